@@ -1,0 +1,83 @@
+"""Everything that crosses a wire or is signed. Imports nothing else of auditkit."""
+
+from schemas.evaluation import CohortMetrics, CohortName, FlaggedRate, RateEstimate
+from schemas.order import AuditOrder, ExposurePolicy, OutagePolicy, SplitFractions, WeightRange
+from schemas.records import (
+    AnyRecord,
+    CalibrationRecord,
+    EvaluationRecord,
+    GrantRecord,
+    ReceiptRecord,
+    Record,
+    ResumeRecord,
+    SealRecord,
+    StateRecord,
+    StepRecord,
+    parse_record,
+)
+from schemas.session import (
+    AppendReceipt,
+    AppendRequest,
+    Attestation,
+    Environment,
+    SampleCommitment,
+    SessionGrant,
+    SessionRequest,
+    SplitSizes,
+)
+from schemas.submission import ModelDescription, Normalisation
+from schemas.training import (
+    MintConfig,
+    ModelConfig,
+    OptimiserConfig,
+    TapConfig,
+    TrainingConfig,
+)
+from schemas.trust import Role, RoleName, TrustRoot
+from schemas.verdict import MembershipVerdict
+from schemas.verification import AssuranceLevel, Finding, VerificationReport
+
+__all__ = [
+    "AnyRecord",
+    "AppendReceipt",
+    "AppendRequest",
+    "AssuranceLevel",
+    "Attestation",
+    "AuditOrder",
+    "CalibrationRecord",
+    "CohortMetrics",
+    "CohortName",
+    "Environment",
+    "EvaluationRecord",
+    "ExposurePolicy",
+    "Finding",
+    "FlaggedRate",
+    "GrantRecord",
+    "MembershipVerdict",
+    "MintConfig",
+    "ModelConfig",
+    "ModelDescription",
+    "Normalisation",
+    "OptimiserConfig",
+    "OutagePolicy",
+    "RateEstimate",
+    "ReceiptRecord",
+    "Record",
+    "ResumeRecord",
+    "Role",
+    "RoleName",
+    "SampleCommitment",
+    "SealRecord",
+    "SessionGrant",
+    "SessionRequest",
+    "SplitFractions",
+    "SplitSizes",
+    "StateRecord",
+    "StepRecord",
+    "TapConfig",
+    "TrainingConfig",
+    "TrustRoot",
+    "VerificationReport",
+    "WeightRange",
+    "parse_record",
+]

@@ -1,0 +1,34 @@
+"""What every signed or transmitted document has in common: strict, immutable, versioned."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, lower-case hex")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Count = Annotated[int, Field(ge=0, le=2**53 - 1)]  # RFC 8785 carries integers exactly up to 2^53
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+Milliseconds = Annotated[int, Field(ge=0, le=2**53 - 1, description="Unix time in milliseconds")]
+
+
+class Schema(BaseModel):
+    """Base of every document: unknown fields are refused, values are never coerced or changed."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document as plain JSON types, every field present."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_bytes(cls, data: bytes | str) -> Self:
+        """Parse and validate one JSON document.
+
+        Raises:
+            pydantic.ValidationError: the bytes are not JSON, or break the schema.
+        """
+        return cls.model_validate_json(data)

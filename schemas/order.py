@@ -1,0 +1,83 @@
+"""What the auditor allows: the order that a session must fit."""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from schemas.base import Count, FiniteFloat, Fraction, Name, Rate, Schema, Sha256
+from schemas.training import AugmentationName, HeadName, TapSetup
+
+OutagePolicy = Literal["continue-late", "pause", "stop"]
+
+
+class SplitFractions(Schema):
+    """Shares of the pool; what is left over is D told to T.
+
+    `silent` samples train M and are hidden from T; `told_only` samples are told to T as members
+    and never train M. They are the controls that show what T really measures.
+    """
+
+    external: Fraction = Field(description="E: non-members shown to T")
+    calibration: Fraction = Field(description="C: shown to nobody")
+    silent: Fraction = 0.0
+    told_only: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _leaves_members(self) -> "SplitFractions":
+        if self.external + self.calibration + self.silent + self.told_only >= 1.0:
+            raise ValueError("the fractions must add up to less than 1; the rest is D")
+        return self
+
+
+class WeightRange(Schema):
+    """Closed range that a loss weight must lie in."""
+
+    least: FiniteFloat = Field(ge=0.0)
+    most: FiniteFloat = Field(ge=0.0)
+
+
+class ExposurePolicy(Schema):
+    """How often samples may be shown (Factors Impacting Membership Inference, section 4)."""
+
+    most_epochs: Annotated[int, Field(ge=1)] = 200
+    largest_spread: Count = Field(
+        default=0, description="allowed difference between the most and the least shown sample of D"
+    )
+
+
+class AuditOrder(Schema):
+    """The auditor's order: who may train what, how, until when. Signed by the `order` role."""
+
+    schema_version: Literal[1] = 1
+    order_id: Name
+    auditor: str = Field(min_length=1, max_length=200)
+    developer: str = Field(min_length=1, max_length=200)
+    purpose: str = Field(min_length=1, max_length=2000)
+    issued_at: AwareDatetime
+    expires_at: AwareDatetime
+    split: SplitFractions
+    least_calibration_samples: Count = 99
+    architectures: tuple[str, ...] = Field(default=(), description="empty: any")
+    tap_setups: tuple[TapSetup, ...] = ("entry", "middle", "output", "named")
+    heads: tuple[HeadName, ...] = ("convolutional", "fully_connected")
+    augmentations: tuple[AugmentationName, ...] = ("none", "flip_shift", "shift")
+    task_weight: WeightRange = WeightRange(least=1.0, most=1.0)
+    mint_weight: WeightRange = WeightRange(least=0.1, most=10.0)
+    most_dropout: Fraction = 0.5
+    exposure: ExposurePolicy = ExposurePolicy()
+    most_state_interval_steps: Annotated[int, Field(ge=1)] = 1000
+    images: tuple[Sha256, ...] = Field(default=(), description="allowed container images")
+    allow_without_container: bool = Field(
+        default=False, description="accept runs outside a container, at a lower assurance level"
+    )
+    code_digests: tuple[Sha256, ...] = Field(default=(), description="empty: any")
+    outage_policy: OutagePolicy = "continue-late"
+    late_after_seconds: FiniteFloat = Field(default=60.0, gt=0.0)
+    most_session_hours: FiniteFloat = Field(default=72.0, gt=0.0)
+    false_positive_rate: Rate = Field(default=0.01, description="default rate of verdicts")
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> "AuditOrder":
+        if self.expires_at <= self.issued_at:
+            raise ValueError("expires_at must lie after issued_at")
+        return self

@@ -1,0 +1,84 @@
+"""What a developer asks to train: the part of the run that is declared and signed."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.base import Count, FiniteFloat, Name, Schema
+
+Positive = Annotated[int, Field(ge=1)]
+Scalar = bool | int | float | str
+TapSetup = Literal["entry", "middle", "output", "named"]
+HeadName = Literal["convolutional", "fully_connected"]
+AugmentationName = Literal["none", "flip_shift", "shift"]
+
+
+class ModelConfig(Schema):
+    """The Audited Model M: a timm architecture, or the developer's own module under a name."""
+
+    architecture: str = Field(description="timm name, or `custom:<name>` for the user's own module")
+    arguments: dict[str, Scalar | tuple[Scalar, ...]] = Field(
+        default_factory=dict, description="keyword arguments of the architecture"
+    )
+    classes: Positive
+    channels: Literal[1, 3]
+    height: Positive
+    width: Positive
+    stem_stride: Positive | None = Field(
+        default=None, description="stride of the first convolution; None keeps the architecture's"
+    )
+    stem_pool: bool = Field(default=True, description="keep the pooling layer after the stem")
+
+
+class TapConfig(Schema):
+    """Where the MINT Model reads its Auxiliary Auditable Data (aMINT, section 3.2)."""
+
+    setup: TapSetup = "middle"
+    modules: tuple[str, ...] = Field(default=(), description="module names, for setup `named`")
+
+    @model_validator(mode="after")
+    def _modules_belong_to_named(self) -> "TapConfig":
+        if (self.setup == "named") != bool(self.modules):
+            raise ValueError("`modules` is given with setup = 'named', and only then")
+        return self
+
+
+class MintConfig(Schema):
+    """The MINT Model T and its weight in the objective (aMINT, Eq. 1)."""
+
+    head: HeadName = "convolutional"
+    channels: Positive = Field(default=64, description="convolution width per tap")
+    hidden: tuple[Positive, ...] = Field(default=(256,), description="fully connected widths")
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    task_weight: FiniteFloat = Field(default=1.0, ge=0.0, description="lambda 1")
+    mint_weight: FiniteFloat = Field(default=1.0, ge=0.0, description="lambda 2; 0 trains M alone")
+
+
+class OptimiserConfig(Schema):
+    """How both models are optimised; `l2` is the L2 term of Eq. 1."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    learning_rate: FiniteFloat = Field(gt=0.0)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    l2: FiniteFloat = Field(default=0.0, ge=0.0)
+    schedule: Literal["constant", "one_cycle"] = "one_cycle"
+
+
+class TrainingConfig(Schema):
+    """One supervised training, complete: with the grant's nonce it determines every weight."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    model: ModelConfig
+    taps: TapConfig = TapConfig()
+    mint: MintConfig = MintConfig()
+    optimiser: OptimiserConfig
+    epochs: Positive
+    batch_size: Positive = Field(description="samples of D (told and silent) per step, at most")
+    external_batch_size: Count = Field(description="samples of E per step")
+    augmentation: AugmentationName = "none"
+    shift_pixels: Count = Field(default=2, description="largest shift, where augmentation shifts")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: Positive = 2
+    state_interval_steps: Positive = Field(default=100, description="steps between saved states")
+    evaluation_interval_epochs: Positive = 1

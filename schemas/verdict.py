@@ -1,0 +1,31 @@
+"""The signed answer to a membership query."""
+
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from schemas.base import Count, FiniteFloat, Name, Rate, Schema, Sha256
+
+EvidenceKind = Literal["declared", "calibrated", "undeclared"]
+Outcome = Literal["member", "not_shown"]
+
+
+class MembershipVerdict(Schema):
+    """Was this sample told to T as a member, at an exact false-positive rate?
+
+    `not_shown` does not say that the sample is a stranger: a silent member looks like one.
+    """
+
+    schema_version: Literal[1] = 1
+    verdict_id: Name
+    session_id: Name
+    weights_digest: Sha256
+    scores_digest: Sha256 = Field(description="the calibration that the p-value rests on")
+    sample_digest: Sha256 = Field(description="auditkit.data.manifest.sample_digest of the pixels")
+    evidence: EvidenceKind = "calibrated"
+    score: FiniteFloat
+    p_value: float = Field(gt=0.0, le=1.0)
+    calibration_size: Count
+    false_positive_rate: Rate
+    outcome: Outcome
+    issued_at: AwareDatetime

@@ -1,0 +1,1 @@
+"""The auditor's side: orders, sessions, their logs, submitted models, verification and queries."""

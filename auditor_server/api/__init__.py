@@ -1,0 +1,1 @@
+"""One router per resource; thin: read, call, answer."""

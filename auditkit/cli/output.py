@@ -1,0 +1,69 @@
+"""What all commands print with: people on a terminal, or one JSON document for machines."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from schemas import Finding, VerificationReport
+
+console = Console(highlight=False)
+error_console = Console(stderr=True, highlight=False)
+
+OUTCOME_STYLES = {
+    "passed": ("✔", "green"),
+    "warning": ("!", "yellow"),
+    "failed": ("✘", "bold red"),
+    "not_checked": ("–", "dim"),
+}
+
+
+def print_json(document: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Print one JSON document to standard output, without colours."""
+    console.print(json.dumps(document, indent=2, ensure_ascii=False), markup=False, soft_wrap=True)
+
+
+def print_error(message: str) -> None:
+    """Print one error to standard error."""
+    error_console.print("[bold red]error:[/bold red] ", end="")
+    error_console.print(message, markup=False, soft_wrap=True)
+
+
+def findings_table(report: VerificationReport) -> Table:
+    """Return the checks of a verification as a table."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("check", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    for finding in report.findings:
+        mark, style = OUTCOME_STYLES[finding.outcome]
+        table.add_row(f"[{style}]{mark}[/{style}]", finding.check, _detail(finding))
+    return table
+
+
+def print_verification(report: VerificationReport) -> None:
+    """Print all findings, the outcome and the assurance level."""
+    console.print(findings_table(report))
+    counts = {
+        outcome: sum(f.outcome == outcome for f in report.findings) for outcome in OUTCOME_STYLES
+    }
+    verdict = "[green]verified[/green]" if holds(report) else "[bold red]NOT verified[/bold red]"
+    console.print(
+        f"\nSession {report.session_id}: {verdict} "
+        f"({counts['passed']} passed, {counts['warning']} with a warning, "
+        f"{counts['failed']} failed, {counts['not_checked']} not checked)"
+    )
+    console.print(f"Assurance level {report.level.name}: {report.level.meaning}")
+
+
+def holds(report: VerificationReport) -> bool:
+    """Tell whether the evidence holds: nothing failed, and at least level 1 was reached."""
+    return report.passed and report.level >= 1
+
+
+def _detail(finding: Finding) -> str:
+    text = finding.detail.replace("[", r"\[")
+    if finding.outcome == "failed":
+        return f"[red]{finding.error}[/red]: {text}"
+    return f"[dim]{text}[/dim]" if finding.outcome == "not_checked" else text

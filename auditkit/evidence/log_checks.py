@@ -1,0 +1,623 @@
+"""Checks that read a session's log once, record by record, in constant memory.
+
+Each check knows one rule. `observe` is called for every record in order, `finish` at the end; both
+raise the rule's typed error. `finish` returns what was found, for people.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from typing import ClassVar
+
+import numpy as np
+
+from auditkit.evidence import merkle
+from auditkit.evidence.derivation import (
+    Schedule,
+    StepPlan,
+    batch_digest,
+    derive_split,
+    learning_rate,
+)
+from auditkit.evidence.errors import EvidenceError
+from auditkit.evidence.notes import Checkpoint
+from schemas import (
+    AnyRecord,
+    AuditOrder,
+    CalibrationRecord,
+    GrantRecord,
+    ReceiptRecord,
+    ResumeRecord,
+    SealRecord,
+    SessionGrant,
+    SessionRequest,
+    StateRecord,
+    StepRecord,
+)
+
+CLOCK_TOLERANCE_SECONDS = 120.0  # agent's clock against the auditor's, network delay included
+OBJECTIVE_TOLERANCE = 1e-3  # relative; losses are computed in single precision or bfloat16
+
+
+class LogIncompleteError(EvidenceError):
+    """The log does not run from its grant record to its seal without a gap."""
+
+
+class CheckpointRootError(EvidenceError):
+    """A checkpoint does not describe the records that are here."""
+
+
+class ReceiptInterlockError(EvidenceError):
+    """A record that should commit to the auditor's cosignature is missing or wrong."""
+
+
+class RunIdentityError(EvidenceError):
+    """The run declares other code, another image or another grant than was granted."""
+
+
+class ScheduleError(EvidenceError):
+    """A step is not the one that the nonce prescribes."""
+
+
+class ExposureError(EvidenceError):
+    """Samples of D were not shown equally often."""
+
+
+class MintTrainingError(EvidenceError):
+    """T was not trained as ordered."""
+
+
+class ImpossibleNumberError(EvidenceError):
+    """Recorded numbers contradict each other."""
+
+
+class ImpossibleTimeError(EvidenceError):
+    """Recorded times contradict the auditor's clock."""
+
+
+class StateError(EvidenceError):
+    """Saved states are missing, or contradict the rest of the log."""
+
+
+class CalibrationError(EvidenceError):
+    """The calibration scores were not committed as they must be."""
+
+
+class LogCheck:
+    """One rule over the log."""
+
+    name: ClassVar[str]
+    claim: ClassVar[str]
+    error: ClassVar[type[EvidenceError]]
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        """Take in the next record."""
+
+    def finish(self) -> str:
+        """Check what can only be known at the end; return what was found."""
+        raise NotImplementedError
+
+
+class CompleteLogCheck(LogCheck):
+    """Grammar of a log: grant first, seal last, sequence numbers from 0 without a gap."""
+
+    name = "log-complete"
+    claim = "The log runs from the grant to the seal, and no record is missing"
+    error = LogIncompleteError
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._sealed = False
+        self._resumes = 0
+        self._steps = 0
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        if record.sequence != self._size:
+            raise LogIncompleteError(
+                f"record {self._size} carries sequence number {record.sequence}; "
+                "records are missing, doubled or out of order"
+            )
+        if (self._size == 0) != isinstance(record, GrantRecord):
+            raise LogIncompleteError(
+                f"record {self._size} is of kind {record.kind!r}; a log has one grant record, "
+                "and it is the first"
+            )
+        if self._sealed:
+            raise LogIncompleteError(f"record {self._size} follows the seal; nothing may")
+        self._size += 1
+        self._sealed = isinstance(record, SealRecord)
+        self._resumes += isinstance(record, ResumeRecord)
+        self._steps += isinstance(record, StepRecord)
+
+    def finish(self) -> str:
+        if not self._sealed:
+            raise LogIncompleteError(
+                f"the log ends after {self._size} records without a seal: the training is still "
+                "running or was broken off; resume it and let it finish"
+            )
+        resumed = f", resumed {self._resumes} times after a crash" if self._resumes else ""
+        return f"{self._size} records, {self._steps} of them steps{resumed}"
+
+
+class CheckpointRootCheck(LogCheck):
+    """Every checkpoint commits to exactly the records here (RFC 6962, section 2.1)."""
+
+    name = "checkpoint-roots"
+    claim = "Every checkpoint commits to exactly these records, and the last covers all of them"
+    error = CheckpointRootError
+
+    def __init__(self, checkpoints: list[Checkpoint], origin: str) -> None:
+        self._frontier = merkle.Frontier()
+        self._pending = iter(checkpoints)
+        self._next = next(self._pending, None)
+        self._count = len(checkpoints)
+        self._origin = origin
+        self._covered = 0
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        self._frontier.append(merkle.leaf_hash(line))
+        expected = self._next
+        if expected is None or expected.size > self._frontier.size:
+            return
+        # Sizes that do not grow are caught here too: such a checkpoint is never reached in order.
+        if expected.size < self._frontier.size:
+            raise CheckpointRootError(
+                f"checkpoint of size {expected.size} follows one of size "
+                f"{self._frontier.size - 1}; sizes must grow"
+            )
+        if expected.origin != self._origin:
+            raise CheckpointRootError(
+                f"checkpoint {expected.size} is for {expected.origin!r}, not {self._origin!r}: "
+                "it belongs to another session"
+            )
+        if expected.root != self._frontier.root():
+            raise CheckpointRootError(
+                f"the records up to {expected.size} hash to {self._frontier.root().hex()}, the "
+                f"checkpoint says {expected.root.hex()}: a record was changed, added or removed"
+            )
+        self._next = next(self._pending, None)
+        self._covered = expected.size
+
+    def finish(self) -> str:
+        if self._next is not None:
+            raise CheckpointRootError(
+                f"a checkpoint covers {self._next.size} records and only {self._frontier.size} "
+                "are here: the log was cut"
+            )
+        if self._covered != self._frontier.size:
+            raise CheckpointRootError(
+                f"{self._frontier.size - self._covered} records after the last checkpoint are "
+                "covered by none; send them with `auditkit sync`"
+            )
+        return f"{self._count} checkpoints match the Merkle tree of {self._frontier.size} records"
+
+
+class ReceiptCheck(LogCheck):
+    """Receipt interlock: the segment after checkpoint k holds one receipt, for checkpoint k."""
+
+    name = "receipt-interlock"
+    claim = "After each checkpoint, the log commits to the auditor's unpredictable cosignature"
+    error = ReceiptInterlockError
+
+    def __init__(self, checkpoints: list[Checkpoint], cosigned_notes: tuple[bytes, ...]) -> None:
+        self._sizes = [checkpoint.size for checkpoint in checkpoints]
+        self._digests = [hashlib.sha256(note).hexdigest() for note in cosigned_notes]
+        self._segment = 0
+        self._index = 0
+        self._receipts = 0
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        if self._segment < len(self._sizes) and self._index == self._sizes[self._segment]:
+            self._close_segment()
+            self._segment += 1
+            self._receipts = 0
+        self._index += 1
+        if not isinstance(record, ReceiptRecord):
+            return
+        self._receipts += 1
+        previous = self._segment - 1
+        if previous < 0:
+            raise ReceiptInterlockError(
+                f"record {record.sequence} is a receipt, and no checkpoint precedes it"
+            )
+        if (record.checkpoint_size, record.checkpoint_digest) != (
+            self._sizes[previous],
+            self._digests[previous],
+        ):
+            raise ReceiptInterlockError(
+                f"record {record.sequence} is a receipt for a checkpoint of size "
+                f"{record.checkpoint_size} that differs from the one the auditor cosigned at "
+                f"{self._sizes[previous]}"
+            )
+
+    def _close_segment(self) -> None:
+        expected = 0 if self._segment == 0 else 1
+        if self._receipts != expected:
+            raise ReceiptInterlockError(
+                f"the records before checkpoint {self._sizes[self._segment]} hold "
+                f"{self._receipts} receipts, expected {expected}: they may have been written "
+                "before the previous cosignature existed"
+            )
+
+    def finish(self) -> str:
+        if self._segment < len(self._sizes):
+            self._close_segment()
+        return f"{max(0, len(self._sizes) - 1)} cosignatures are committed to by the log"
+
+
+class RunIdentityCheck(LogCheck):
+    """The grant record repeats what was granted."""
+
+    name = "run-identity"
+    claim = "The log is of this grant, and declares the granted code and image"
+    error = RunIdentityError
+
+    def __init__(self, request: SessionRequest, grant_digest: str) -> None:
+        self._request = request
+        self._grant_digest = grant_digest
+        self._mode = "no grant record"
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        if not isinstance(record, GrantRecord):
+            return
+        self._mode = record.mode
+        for what, found, expected in (
+            ("grant", record.grant_digest, self._grant_digest),
+            ("training code", record.code_digest, self._request.code_digest),
+            ("container image", record.image_digest, self._request.image_digest),
+            ("environment", record.environment, self._request.environment),
+        ):
+            if found != expected:
+                raise RunIdentityError(
+                    f"the log declares {what} {found}, the request that was granted {expected}"
+                )
+
+    def finish(self) -> str:
+        if self._mode == "no grant record":
+            raise RunIdentityError("the log has no grant record")
+        return f"code {self._request.code_digest[:16]}…, run in a {self._mode}"
+
+
+class ScheduleCheck(LogCheck):
+    """Batch contents, their order, the epochs and the learning rate follow from the nonce."""
+
+    name = "schedule"
+    claim = "Every step used the batch, epoch and learning rate that the nonce prescribes"
+    error = ScheduleError
+
+    def __init__(self, request: SessionRequest, grant: SessionGrant, pool_leaves: bytes) -> None:
+        config = request.config
+        self._schedule = Schedule(
+            nonce=bytes.fromhex(grant.nonce),
+            split=derive_split(bytes.fromhex(grant.nonce), grant.split),
+            batch_size=config.batch_size,
+            external_batch_size=config.external_batch_size,
+            epochs=config.epochs,
+        )
+        self._optimiser = config.optimiser
+        self._leaves = pool_leaves
+        self._plans: Iterator[StepPlan] = self._schedule.steps()
+        self._last = 0
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        if isinstance(record, ResumeRecord):
+            if record.step > self._last or record.discarded_steps != self._last - record.step:
+                raise ScheduleError(
+                    f"record {record.sequence} resumes after step {record.step} and discards "
+                    f"{record.discarded_steps} steps, but the log stands at step {self._last}"
+                )
+            self._plans = self._schedule.steps(after=record.step)
+            self._last = record.step
+        elif isinstance(record, StepRecord):
+            self._observe_step(record)
+
+    def _observe_step(self, record: StepRecord) -> None:
+        plan = next(self._plans, None)
+        if plan is None:
+            raise ScheduleError(
+                f"step {record.step} follows the last of {self._schedule.total_steps} steps"
+            )
+        if (record.step, record.epoch) != (plan.step, plan.epoch):
+            raise ScheduleError(
+                f"record {record.sequence} is step {record.step} of epoch {record.epoch}; the "
+                f"schedule has step {plan.step} of epoch {plan.epoch} here"
+            )
+        if record.batch != batch_digest(self._leaves, plan):
+            raise ScheduleError(
+                f"step {record.step} trained on another batch than the nonce prescribes"
+            )
+        rate = learning_rate(self._optimiser, record.step, self._schedule.total_steps)
+        if not math.isclose(record.learning_rate, rate, rel_tol=1e-9):
+            raise ScheduleError(
+                f"step {record.step} used learning rate {record.learning_rate:g}, the "
+                f"configuration gives {rate:g}"
+            )
+        self._last = record.step
+
+    def finish(self) -> str:
+        if self._last != self._schedule.total_steps:
+            raise ScheduleError(
+                f"the training stands at step {self._last} of {self._schedule.total_steps}"
+            )
+        return f"{self._last} steps in {self._schedule.epochs} epochs, batch by batch"
+
+
+class ExposureCheck(LogCheck):
+    """How often each sample of D was shown, by the steps that the final weights rest on."""
+
+    name = "equal-exposure"
+    claim = "Every sample of D was shown equally often, within the order's limits"
+    error = ExposureError
+
+    def __init__(self, order: AuditOrder, request: SessionRequest, grant: SessionGrant) -> None:
+        nonce = bytes.fromhex(grant.nonce)
+        self._policy = order.exposure
+        self._split = derive_split(nonce, grant.split)
+        self._schedule = Schedule(
+            nonce=nonce,
+            split=self._split,
+            batch_size=request.config.batch_size,
+            external_batch_size=request.config.external_batch_size,
+            epochs=request.config.epochs,
+        )
+        self._pool = grant.split.pool
+        self._last = 0
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        if isinstance(record, StepRecord | ResumeRecord):
+            self._last = record.step
+
+    def finish(self) -> str:
+        # Whole epochs show each sample once; only the steps of a last, broken epoch are counted.
+        whole, rest = divmod(self._last, self._schedule.steps_per_epoch)
+        counts = np.full(self._pool, whole)
+        if rest and whole < self._schedule.epochs:
+            for plan in self._schedule.epoch(whole)[:rest]:
+                counts[plan.rows[: plan.trained]] += 1
+        shown = counts[self._split.trained]
+        least, most = int(shown.min()), int(shown.max())
+        if most - least > self._policy.largest_spread or most > self._policy.most_epochs:
+            raise ExposureError(
+                f"samples of D were shown between {least} and {most} times; the order allows a "
+                f"spread of {self._policy.largest_spread} and at most {self._policy.most_epochs}"
+            )
+        return f"each of {len(shown)} samples was shown {least} to {most} times"
+
+
+class MintTrainingCheck(LogCheck):
+    """λ1 and λ2 are the requested ones in every step, and T learned."""
+
+    name = "mint-trained"
+    claim = "T was trained in every step with the ordered weight, and it learned"
+    error = MintTrainingError
+
+    def __init__(self, request: SessionRequest, steps_per_epoch: int) -> None:
+        self._mint = request.config.mint
+        self._window = steps_per_epoch
+        self._first: list[float] = []
+        self._recent: list[float] = []
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        if not isinstance(record, StepRecord):
+            return
+        found = (record.task_weight, record.mint_weight)
+        if found != (self._mint.task_weight, self._mint.mint_weight):
+            raise MintTrainingError(
+                f"step {record.step} used loss weights {found[0]:g} and {found[1]:g}, granted "
+                f"were {self._mint.task_weight:g} and {self._mint.mint_weight:g}"
+            )
+        if len(self._first) < self._window:
+            self._first.append(record.mint_loss)
+        self._recent = [*self._recent[-self._window + 1 :], record.mint_loss]
+
+    def finish(self) -> str:
+        if not self._first:
+            raise MintTrainingError("the log has no step")
+        first, last = float(np.mean(self._first)), float(np.mean(self._recent))
+        if self._mint.mint_weight == 0.0:
+            return "M was trained alone, as ordered (MINT weight 0)"
+        if last >= first:
+            raise MintTrainingError(
+                f"the mean MINT loss went from {first:.4f} in the first epoch to {last:.4f} in the "
+                "last: T did not learn; change the head, its weight or the learning rate"
+            )
+        return f"mean MINT loss {first:.4f} in the first epoch, {last:.4f} in the last"
+
+
+class NumbersCheck(LogCheck):
+    """Losses are possible, and each objective is Eq. 1 of its own losses."""
+
+    name = "numbers-possible"
+    claim = "Recorded losses are possible, and each objective follows from them (Eq. 1)"
+    error = ImpossibleNumberError
+
+    def __init__(self) -> None:
+        self._initial: tuple[float, float] | None = None
+        self._count = 0
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        if not isinstance(record, StepRecord):
+            return
+        if record.task_loss < 0 or record.mint_loss < 0:
+            raise ImpossibleNumberError(f"step {record.step} has a negative cross-entropy")
+        if self._initial is None:
+            self._initial = (record.task_loss, record.mint_loss)
+        task0, mint0 = self._initial
+        expected = record.task_weight * record.task_loss / task0 if task0 else 0.0
+        expected += record.mint_weight * record.mint_loss / mint0 if mint0 else 0.0
+        if abs(record.objective - expected) > OBJECTIVE_TOLERANCE * max(1.0, expected):
+            raise ImpossibleNumberError(
+                f"step {record.step} records objective {record.objective:g}; Eq. 1 of its losses "
+                f"gives {expected:g}"
+            )
+        self._count += 1
+
+    def finish(self) -> str:
+        return f"{self._count} steps agree with Eq. 1"
+
+
+class TimesCheck(LogCheck):
+    """Records lie before the cosignature that covers them, and after the grant."""
+
+    name = "times-possible"
+    claim = "Recorded times fit the auditor's clock, and cosignatures lie within the session"
+    error = ImpossibleTimeError
+
+    def __init__(
+        self,
+        order: AuditOrder,
+        grant: SessionGrant,
+        sizes: list[int],
+        cosigned_at: list[int],
+    ) -> None:
+        self._late_after = order.late_after_seconds
+        self._from = grant.valid_from
+        self._until = grant.valid_until
+        self._sizes = sizes
+        self._cosigned_at = cosigned_at
+        self._segment = 0
+        self.late = 0
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        while self._segment < len(self._sizes) and record.sequence >= self._sizes[self._segment]:
+            self._segment += 1
+        if self._segment >= len(self._cosigned_at):
+            return
+        received = self._cosigned_at[self._segment]
+        written = record.time_ms / 1000
+        if written > received + CLOCK_TOLERANCE_SECONDS:
+            raise ImpossibleTimeError(
+                f"record {record.sequence} claims to be written {written - received:.0f} s after "
+                "the auditor cosigned it; the agent's clock is wrong, set it and train again"
+            )
+        if written < self._from.timestamp() - CLOCK_TOLERANCE_SECONDS:
+            raise ImpossibleTimeError(
+                f"record {record.sequence} claims to be written "
+                f"{self._from.timestamp() - written:.0f} s before the session was granted; the "
+                "agent's clock is wrong, set it and train again"
+            )
+        self.late += received - written > self._late_after
+
+    def finish(self) -> str:
+        previous = self._from.timestamp() - CLOCK_TOLERANCE_SECONDS
+        for time in self._cosigned_at:
+            if time < previous or time > self._until.timestamp():
+                raise ImpossibleTimeError(
+                    f"a cosignature of {datetime.fromtimestamp(time, self._from.tzinfo)} lies "
+                    "before its predecessor or outside the session"
+                )
+            previous = time
+        return (
+            f"{self.late} records reached the auditor more than {self._late_after:g} s after they "
+            "were written: the interlock does not bound when those were made"
+            if self.late
+            else f"every record was cosigned within {self._late_after:g} s"
+        )
+
+
+class StatesCheck(LogCheck):
+    """Full states are saved from step 0 at the requested interval, and resumes start from one."""
+
+    name = "states"
+    claim = "Full training states are committed at the ordered interval, from the first to the last"
+    error = StateError
+
+    def __init__(self, request: SessionRequest) -> None:
+        self._interval = request.config.state_interval_steps
+        self._saved: dict[int, StateRecord] = {}
+        self._last_state = -1
+        self._step = 0
+        self._sealed: SealRecord | None = None
+
+    @property
+    def initial_weights(self) -> str | None:
+        """Digest of the weights before the first step."""
+        return self._saved[0].weights_digest if 0 in self._saved else None
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        if isinstance(record, StepRecord):
+            self._observe_step(record)
+        elif isinstance(record, StateRecord):
+            if record.step != self._step:
+                raise StateError(
+                    f"record {record.sequence} saves step {record.step}, the log stands at "
+                    f"{self._step}"
+                )
+            self._saved[record.step] = record
+            self._last_state = record.step
+        elif isinstance(record, ResumeRecord):
+            saved = self._saved.get(record.step)
+            if saved is None or saved.state_digest != record.state_digest:
+                raise StateError(
+                    f"record {record.sequence} resumes from a state of step {record.step} that "
+                    "the log does not have"
+                )
+            self._step = self._last_state = record.step
+        elif isinstance(record, SealRecord):
+            self._sealed = record
+
+    def _observe_step(self, record: StepRecord) -> None:
+        if self._last_state < 0:
+            raise StateError("the first step comes before the initial state was committed")
+        if record.step - self._last_state > self._interval:
+            raise StateError(
+                f"no state was saved between steps {self._last_state} and {record.step}; one "
+                f"every {self._interval} steps was granted"
+            )
+        self._step = record.step
+
+    def finish(self) -> str:
+        if self._sealed is None:
+            raise StateError("the log has no seal, so there is no last state")
+        last = self._saved.get(self._sealed.step)
+        if self._sealed.step != self._step or last is None:
+            raise StateError(
+                f"the seal is for step {self._sealed.step}, the training ended at {self._step}"
+            )
+        if last.weights_digest != self._sealed.weights_digest:
+            raise StateError(
+                f"the sealed weights {self._sealed.weights_digest} are not those of the last "
+                f"state {last.weights_digest}: the model was changed after training"
+            )
+        return f"{len(self._saved)} states, from step 0 to step {self._sealed.step}"
+
+
+class CalibrationCheck(LogCheck):
+    """The scores of C are committed once, after training and before the seal."""
+
+    name = "calibration-committed"
+    claim = "The calibration scores were committed before the seal, so before any query"
+    error = CalibrationError
+
+    def __init__(self, grant: SessionGrant) -> None:
+        self._expected = grant.split.calibration
+        self._record: CalibrationRecord | None = None
+        self._seal: SealRecord | None = None
+
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        if isinstance(record, StepRecord | ResumeRecord):
+            self._record = None  # scores of an earlier model calibrate nothing
+        elif isinstance(record, CalibrationRecord):
+            if self._record is not None:
+                raise CalibrationError(
+                    f"record {record.sequence} commits to calibration scores a second time"
+                )
+            self._record = record
+        elif isinstance(record, SealRecord):
+            self._seal = record
+
+    def finish(self) -> str:
+        if self._record is None or self._seal is None:
+            raise CalibrationError("no calibration scores were committed after the last step")
+        if self._record.scores_digest != self._seal.scores_digest:
+            raise CalibrationError(
+                f"the seal names scores {self._seal.scores_digest}, the calibration record "
+                f"{self._record.scores_digest}"
+            )
+        if self._record.calibration_size != self._expected:
+            raise CalibrationError(
+                f"{self._record.calibration_size} calibration scores committed, the grant's C has "
+                f"{self._expected}"
+            )
+        return f"{self._expected} scores of C"

@@ -1,0 +1,245 @@
+"""Does a request fit its order? One rule, one error; the server and every verifier run this."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from auditkit.evidence.errors import EvidenceError
+from schemas import AuditOrder, SessionRequest, SplitFractions, SplitSizes, WeightRange
+
+
+class PolicyError(EvidenceError):
+    """The request asks for something that the order does not allow."""
+
+
+class OrderNotInForceError(PolicyError):
+    """The order has expired, or is not valid yet."""
+
+
+class DeveloperMismatchError(PolicyError):
+    """The order was issued to another developer."""
+
+
+class ImageNotAllowedError(PolicyError):
+    """The container image is not on the order's allow-list."""
+
+
+class ContainerRequiredError(PolicyError):
+    """The order demands a container, and the request has none."""
+
+
+class CodeNotAllowedError(PolicyError):
+    """The training code is not on the order's allow-list."""
+
+
+class ArchitectureNotAllowedError(PolicyError):
+    """The architecture is not on the order's list."""
+
+
+class TapSetupNotAllowedError(PolicyError):
+    """The tap setup is not on the order's list."""
+
+
+class HeadNotAllowedError(PolicyError):
+    """The MINT head is not on the order's list."""
+
+
+class AugmentationNotAllowedError(PolicyError):
+    """The augmentation is not on the order's list."""
+
+
+class LossWeightError(PolicyError):
+    """A loss weight lies outside the ordered range."""
+
+
+class DropoutError(PolicyError):
+    """Dropout is above the ordered limit."""
+
+
+class ExposureLimitError(PolicyError):
+    """More epochs than the order allows."""
+
+
+class StateIntervalError(PolicyError):
+    """Full states would be saved less often than ordered."""
+
+
+class PoolTooSmallError(PolicyError):
+    """The pool leaves too few samples in a cohort."""
+
+
+def split_sizes(fractions: SplitFractions, pool_size: int) -> SplitSizes:
+    """Return the cohort sizes that an order's fractions give for a pool; the rest is told D.
+
+    Raises:
+        PoolTooSmallError: a cohort that the order wants would be empty.
+    """
+    sizes = {
+        cohort: int(fraction * pool_size)
+        for cohort, fraction in (
+            ("silent", fractions.silent),
+            ("told_only", fractions.told_only),
+            ("external", fractions.external),
+            ("calibration", fractions.calibration),
+        )
+    }
+    told = pool_size - sum(sizes.values())
+    wanted = {"external": fractions.external, "calibration": fractions.calibration}
+    empty = [cohort for cohort, fraction in wanted.items() if fraction and not sizes[cohort]]
+    if empty or told < 1:
+        raise PoolTooSmallError(
+            f"a pool of {pool_size} samples leaves no sample for {', '.join(empty) or 'D'}; "
+            "use a larger pool"
+        )
+    return SplitSizes(told=told, **sizes)
+
+
+def check_order_in_force(order: AuditOrder, now: datetime) -> None:
+    """Check that `now` lies in the order's time span.
+
+    Raises:
+        OrderNotInForceError: it does not.
+    """
+    if not order.issued_at <= now <= order.expires_at:
+        raise OrderNotInForceError(
+            f"order {order.order_id} is in force from {order.issued_at:%Y-%m-%d %H:%M} to "
+            f"{order.expires_at:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M}; "
+            "ask the auditor for a new order"
+        )
+
+
+def _check_developer(order: AuditOrder, request: SessionRequest) -> None:
+    if request.developer != order.developer:
+        raise DeveloperMismatchError(
+            f"order {order.order_id} was issued to {order.developer!r}, the request comes from "
+            f"{request.developer!r}; use an order issued to you"
+        )
+
+
+def _check_image(order: AuditOrder, request: SessionRequest) -> None:
+    if request.image_digest is None:
+        if not order.allow_without_container:
+            raise ContainerRequiredError(
+                f"order {order.order_id} demands a container image and the request names none; "
+                "package the training, or ask for an order that allows runs without a container"
+            )
+    elif request.image_digest not in order.images:
+        raise ImageNotAllowedError(
+            f"image {request.image_digest} is not among the {len(order.images)} images of order "
+            f"{order.order_id}; send the auditor its identity"
+        )
+
+
+def _check_code(order: AuditOrder, request: SessionRequest) -> None:
+    if order.code_digests and request.code_digest not in order.code_digests:
+        raise CodeNotAllowedError(
+            f"training code {request.code_digest} is not on the list of order {order.order_id}; "
+            "use the ordered version of the code, or send the auditor the new digest"
+        )
+
+
+def _check_model(order: AuditOrder, request: SessionRequest) -> None:
+    architecture = request.config.model.architecture
+    if order.architectures and architecture not in order.architectures:
+        raise ArchitectureNotAllowedError(
+            f"architecture {architecture!r} is not allowed; order {order.order_id} allows "
+            f"{', '.join(order.architectures)}"
+        )
+
+
+def _check_taps(order: AuditOrder, request: SessionRequest) -> None:
+    setup = request.config.taps.setup
+    if setup not in order.tap_setups:
+        raise TapSetupNotAllowedError(
+            f"tap setup {setup!r} is not allowed; order {order.order_id} allows "
+            f"{', '.join(order.tap_setups)}"
+        )
+
+
+def _check_head(order: AuditOrder, request: SessionRequest) -> None:
+    head = request.config.mint.head
+    if head not in order.heads:
+        raise HeadNotAllowedError(
+            f"MINT head {head!r} is not allowed; order {order.order_id} allows "
+            f"{', '.join(order.heads)}"
+        )
+
+
+def _check_augmentation(order: AuditOrder, request: SessionRequest) -> None:
+    augmentation = request.config.augmentation
+    if augmentation not in order.augmentations:
+        raise AugmentationNotAllowedError(
+            f"augmentation {augmentation!r} is not allowed; order {order.order_id} allows "
+            f"{', '.join(order.augmentations)}"
+        )
+
+
+def _check_weights(order: AuditOrder, request: SessionRequest) -> None:
+    def check(name: str, value: float, allowed: WeightRange) -> None:
+        if not allowed.least <= value <= allowed.most:
+            raise LossWeightError(
+                f"{name} is {value:g}; order {order.order_id} allows "
+                f"{allowed.least:g} to {allowed.most:g}"
+            )
+
+    check("task_weight", request.config.mint.task_weight, order.task_weight)
+    check("mint_weight", request.config.mint.mint_weight, order.mint_weight)
+
+
+def _check_dropout(order: AuditOrder, request: SessionRequest) -> None:
+    if request.config.mint.dropout > order.most_dropout:
+        raise DropoutError(
+            f"dropout is {request.config.mint.dropout:g}; order {order.order_id} allows at most "
+            f"{order.most_dropout:g}"
+        )
+
+
+def _check_exposure(order: AuditOrder, request: SessionRequest) -> None:
+    if request.config.epochs > order.exposure.most_epochs:
+        raise ExposureLimitError(
+            f"{request.config.epochs} epochs asked for; order {order.order_id} allows at most "
+            f"{order.exposure.most_epochs}"
+        )
+
+
+def _check_states(order: AuditOrder, request: SessionRequest) -> None:
+    if request.config.state_interval_steps > order.most_state_interval_steps:
+        raise StateIntervalError(
+            f"states every {request.config.state_interval_steps} steps; order {order.order_id} "
+            f"wants one at least every {order.most_state_interval_steps}"
+        )
+
+
+def _check_pool(order: AuditOrder, request: SessionRequest) -> None:
+    sizes = split_sizes(order.split, request.pool.size)
+    if sizes.calibration < order.least_calibration_samples:
+        raise PoolTooSmallError(
+            f"a pool of {request.pool.size} leaves {sizes.calibration} calibration samples; order "
+            f"{order.order_id} wants at least {order.least_calibration_samples}; use a larger pool"
+        )
+
+
+RULES: tuple[Callable[[AuditOrder, SessionRequest], None], ...] = (
+    _check_developer,
+    _check_image,
+    _check_code,
+    _check_model,
+    _check_taps,
+    _check_head,
+    _check_augmentation,
+    _check_weights,
+    _check_dropout,
+    _check_exposure,
+    _check_states,
+    _check_pool,
+)
+
+
+def check_request(order: AuditOrder, request: SessionRequest, now: datetime) -> None:
+    """Check a request against every rule of its order.
+
+    Raises:
+        PolicyError: the subclass names the first rule that is broken.
+    """
+    check_order_in_force(order, now)
+    for rule in RULES:
+        rule(order, request)

@@ -1,0 +1,184 @@
+"""The Enhanced Audited Model M+: the Audited Model M and the MINT Model T as one module."""
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from auditkit.mint.errors import (
+    CustomModelError,
+    ModelShapeError,
+    NonFiniteWeightsError,
+    PickleRefusedError,
+    WeightsFileError,
+    WeightsMismatchError,
+)
+from auditkit.mint.heads import build_head
+from auditkit.mint.models import CUSTOM_PREFIX, build_audited_model, check_model, initialised
+from auditkit.mint.reading import Reading, TapPlan, attach, read
+from auditkit.mint.taps import find_taps
+from schemas import MintConfig, ModelConfig, TapConfig, TrainingConfig
+
+# First bytes of pickle streams (protocol 2 and later) and of ZIP archives, as torch.save writes.
+PICKLE_PREFIXES = (b"\x80", b"PK")
+
+# T's initial weights must not repeat M's random numbers.
+HEAD_SEED_OFFSET = 1
+SEED_MODULUS = 2**63
+
+LISTED_NAMES = 5
+
+
+class EnhancedAuditedModel(nn.Module):
+    """M (`audited`), T (`mint`) and the taps between them (aMINT, section 3)."""
+
+    def __init__(self, audited: nn.Module, mint: nn.Module, taps: TapPlan) -> None:
+        super().__init__()
+        self.audited = audited
+        self.mint = mint
+        self.taps = taps
+        attach(audited, taps.names)
+
+    @classmethod
+    def build(
+        cls,
+        config: TrainingConfig | tuple[ModelConfig, TapConfig, MintConfig],
+        seed: int,
+        model: nn.Module | None = None,
+    ) -> "EnhancedAuditedModel":
+        """Build M+ with initial weights that follow from `seed` alone.
+
+        `model` is the developer's own module for an architecture named `custom:<name>`; its
+        weights are taken as they are.
+
+        Raises:
+            UnknownArchitectureError, ModelArgumentError, CustomModelError, ModelShapeError: see
+                `build_audited_model`.
+            UnknownTapError, TapPositionError, TapShapeError: see `resolve_taps`.
+        """
+        if isinstance(config, TrainingConfig):
+            config = (config.model, config.taps, config.mint)
+        model_config, tap_config, mint_config = config
+        audited = _audited(model_config, seed, model)
+        taps = find_taps(audited, tap_config, model_config)
+        mint = initialised(
+            lambda: build_head(taps.shapes, mint_config), (seed + HEAD_SEED_OFFSET) % SEED_MODULUS
+        )
+        return cls(audited, mint, taps)
+
+    @property
+    def aad_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one sample's Auxiliary Auditable Data per tap, in running order."""
+        return dict(zip(self.taps.names, self.taps.shapes, strict=True))
+
+    def joint(
+        self, inputs: Tensor, trained: int, hidden: slice = slice(0, 0)
+    ) -> tuple[Tensor, Tensor]:
+        """Run one mixed batch: every row up to the last tap, the first `trained` rows to the end.
+
+        So M past the last tap, batch normalisation included, sees D alone, and no batch
+        statistic tells members from non-members.
+
+        Args:
+            inputs: (B, C, H, W); rows in the order told, silent, told only, E.
+            trained: number of leading rows (told and silent) on which M is trained.
+            hidden: rows that T does not see at all (silent). They get no logit.
+
+        Returns:
+            task logits (trained, classes), and membership logits (B,), or (B - hidden rows,).
+
+        Raises:
+            ModelShapeError: `trained` does not lie between 1 and B.
+        """
+        if not 1 <= trained <= inputs.shape[0]:
+            raise ModelShapeError(
+                f"expected between 1 and {inputs.shape[0]} trained rows, found {trained}"
+            )
+        return self._run(inputs, trained, hidden)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn images (B, C, H, W) into task logits (B, classes) and membership logits (B,)."""
+        return self._run(inputs, None, slice(0, 0))
+
+    def weights(self) -> bytes:
+        """Return all parameters and buffers as safetensors; equal weights give equal bytes."""
+        state = self.state_dict()
+        return save(
+            {name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)}
+        )
+
+    def load_weights(self, data: bytes) -> None:
+        """Take over weights that `weights` wrote. Nothing in the file is ever executed.
+
+        Raises:
+            PickleRefusedError: the file is a pickle or an archive.
+            WeightsFileError: the file is truncated, damaged or not safetensors.
+            WeightsMismatchError: names, shapes or types are not those of this model.
+            NonFiniteWeightsError: a weight is infinite or not a number.
+        """
+        tensors = _parse(data)
+        _check_match(tensors, self.state_dict())
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise NonFiniteWeightsError(f"expected finite weights, found others in {name!r}")
+        self.load_state_dict(tensors)
+
+    def _run(self, inputs: Tensor, trained: int | None, hidden: slice) -> tuple[Tensor, Tensor]:
+        reading = Reading(self.taps.last, trained, self.taps.copied)
+        task_logits: Tensor = read(self.audited, inputs, reading)
+        maps = [_without(reading.maps[name], hidden) for name in self.taps.names]
+        return task_logits.float(), self.mint(maps)
+
+
+def _audited(config: ModelConfig, seed: int, model: nn.Module | None) -> nn.Module:
+    if model is None:
+        return build_audited_model(config, seed)
+    if not config.architecture.startswith(CUSTOM_PREFIX):
+        raise CustomModelError(
+            f"a module was passed, so the architecture must be named '{CUSTOM_PREFIX}<name>'; "
+            f"found {config.architecture!r}"
+        )
+    check_model(model, config)
+    return model
+
+
+def _without(rows: Tensor, hidden: slice) -> Tensor:
+    start, stop, _ = hidden.indices(rows.shape[0])
+    return rows if start >= stop else torch.cat((rows[:start], rows[stop:]))
+
+
+def _parse(data: bytes) -> dict[str, Tensor]:
+    # A safetensors file begins with the length of its header, which is never so large that its
+    # lowest byte and a complete header fit both readings: try it first, then name the likely cause.
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        if data.startswith(PICKLE_PREFIXES):
+            raise PickleRefusedError(
+                "expected a safetensors file, found a pickle or a torch.save archive, which could "
+                "run code; save the weights with safetensors"
+            ) from error
+        raise WeightsFileError(
+            f"expected a whole safetensors file, found {len(data)} bytes that are not one "
+            f"({error}); transfer it again"
+        ) from error
+
+
+def _check_match(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    differences = (
+        [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+        + [f"{name} is not part of this model" for name in sorted(found.keys() - expected.keys())]
+        + [
+            f"{name}: expected {_kind(expected[name])}, found {_kind(found[name])}"
+            for name in sorted(expected.keys() & found.keys())
+            if _kind(expected[name]) != _kind(found[name])
+        ]
+    )
+    if differences:
+        more = len(differences) - LISTED_NAMES
+        listed = "; ".join(differences[:LISTED_NAMES]) + (f"; and {more} more" if more > 0 else "")
+        raise WeightsMismatchError(f"the weights belong to another model: {listed}")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

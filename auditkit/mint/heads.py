@@ -1,0 +1,106 @@
+"""The MINT Model T: heads that tell members from non-members by their activation maps."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from auditkit.mint.errors import TapShapeError
+from schemas import MintConfig
+
+Shape = tuple[int, ...]
+HeadFactory = Callable[[Sequence[Shape], MintConfig], nn.Module]
+
+# A convolution of 3 x 3 sees no neighbourhood in a smaller map.
+LEAST_MAP_SIDE = 2
+
+
+class ConvolutionalHead(nn.Module):
+    """Convolution and max pooling per tap, then a shared multilayer perceptron (aMINT, 3.2).
+
+    Takes spatial maps (B, C, H, W) only. Batch normalisation makes a score depend on the other
+    rows of a training batch, so members and non-members must come in one mixed batch.
+    """
+
+    def __init__(self, shapes: Sequence[Shape], config: MintConfig) -> None:
+        super().__init__()
+        for shape in shapes:
+            _check_spatial(shape)
+        self.branches = nn.ModuleList(_branch(shape, config.channels) for shape in shapes)
+        self.classifier = _perceptron(len(shapes) * config.channels, config)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Turn one map per tap, each (B, C, H, W), into membership logits (B,)."""
+        features = [
+            branch(tap).amax(dim=(2, 3)) for branch, tap in zip(self.branches, maps, strict=True)
+        ]
+        scores: Tensor = self.classifier(torch.cat(features, dim=1))
+        return scores.float().squeeze(1)
+
+
+class FullyConnectedHead(nn.Module):
+    """A multilayer perceptron on maps that are normalised per sample and keep their positions.
+
+    Takes spatial maps (B, C, H, W) and token maps (B, N, C) alike. A score depends on its own
+    sample only.
+    """
+
+    def __init__(self, shapes: Sequence[Shape], config: MintConfig) -> None:
+        super().__init__()
+        self.classifier = _perceptron(sum(torch.Size(shape).numel() for shape in shapes), config)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Turn one map per tap, each with B rows, into membership logits (B,)."""
+        flat = [_normalised(tap.flatten(start_dim=1).float()) for tap in maps]
+        scores: Tensor = self.classifier(torch.cat(flat, dim=1))
+        return scores.float().squeeze(1)
+
+
+HEADS: dict[str, HeadFactory] = {
+    "convolutional": ConvolutionalHead,
+    "fully_connected": FullyConnectedHead,
+}
+
+
+def build_head(shapes: Sequence[Shape], config: MintConfig) -> nn.Module:
+    """Build the MINT Model that `config` names for taps of the given shapes, without batch axis.
+
+    Raises:
+        TapShapeError: the head cannot read a map of that shape.
+    """
+    return HEADS[config.head](shapes, config)
+
+
+def _normalised(flat: Tensor) -> Tensor:
+    return functional.layer_norm(flat, flat.shape[1:])
+
+
+def _branch(shape: Shape, channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(shape[0], channels, kernel_size=3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.MaxPool2d(kernel_size=2),
+        nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+    ]
+    return nn.Sequential(*layers)
+
+
+def _perceptron(inputs: int, config: MintConfig) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in config.hidden:
+        layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(config.dropout)]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, 1))
+
+
+def _check_spatial(shape: Shape) -> None:
+    if len(shape) != 3 or min(shape[1:]) < LEAST_MAP_SIDE:
+        raise TapShapeError(
+            "the convolutional head expects maps (channels, height, width) of at least "
+            f"{LEAST_MAP_SIDE} x {LEAST_MAP_SIDE}, found {shape}; "
+            "use the fully_connected head, earlier taps or larger images"
+        )

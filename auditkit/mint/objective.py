@@ -1,0 +1,121 @@
+"""The objective of joint training (aMINT, Eq. 1)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from auditkit.mint.errors import NonFiniteLossError, WeightsMismatchError
+
+# What T is told about a row.
+NON_MEMBER = 0
+MEMBER = 1
+UNTOLD = -1  # silent: the row takes no part in T's loss
+
+# A loss of zero at the first step (a model that is already perfect) cannot be a divisor.
+LEAST_NORMALISER = 1e-6
+
+
+@dataclass(frozen=True)
+class Losses:
+    """One step: `total` to go backward from, the rest as numbers for the record."""
+
+    total: Tensor
+    task: float
+    mint: float
+    task_accuracy: float
+    mint_accuracy: float
+
+
+class Objective:
+    """L = lambda1 * CE(D) / CE_0 + lambda2 * BCE(D told, E) / BCE_0.
+
+    CE_0 and BCE_0 are the losses of the first batch, so that both parts start at their weight.
+    The L2 term of Eq. 1 is the optimiser's weight decay (half its coefficient times the squared
+    norm of all parameters) and is no part of the value returned here. BCE is the mean over the
+    members and the mean over the non-members, averaged, so that the number of E per step shifts
+    nothing.
+    """
+
+    def __init__(self, task_weight: float, mint_weight: float) -> None:
+        self.task_weight = task_weight
+        self.mint_weight = mint_weight
+        self._task_normaliser: float | None = None
+        self._mint_normaliser: float | None = None
+
+    def __call__(
+        self, task_logits: Tensor, labels: Tensor, mint_logits: Tensor, membership: Tensor
+    ) -> Losses:
+        """Evaluate one step.
+
+        Args:
+            task_logits: (T, classes), of the trained rows.
+            labels: (T,) int64.
+            mint_logits: (B,) membership logits.
+            membership: (B,) MEMBER, NON_MEMBER or UNTOLD, of any number type.
+
+        Raises:
+            NonFiniteLossError: a loss is infinite or not a number.
+        """
+        task = functional.cross_entropy(task_logits.float(), labels)
+        task_value = _finite(task, "task")
+        self._task_normaliser = _normaliser(self._task_normaliser, task_value)
+        total = self.task_weight * task / self._task_normaliser
+        correct = task_logits.detach().argmax(dim=1) == labels
+        mint_value = mint_accuracy = 0.0
+        if self.mint_weight > 0:
+            mint, mint_accuracy = membership_loss(mint_logits, membership)
+            mint_value = _finite(mint, "MINT")
+            self._mint_normaliser = _normaliser(self._mint_normaliser, mint_value)
+            total = total + self.mint_weight * mint / self._mint_normaliser
+        return Losses(total, task_value, mint_value, correct.double().mean().item(), mint_accuracy)
+
+    def state(self) -> dict[str, float | None]:
+        """Return the normalisers, to be saved with the training state."""
+        return {"task_normaliser": self._task_normaliser, "mint_normaliser": self._mint_normaliser}
+
+    def restore(self, state: dict[str, float | None]) -> None:
+        """Take over what `state` returned.
+
+        Raises:
+            WeightsMismatchError: the state has other entries.
+        """
+        if state.keys() != self.state().keys():
+            raise WeightsMismatchError(
+                f"expected the state of an objective, found the entries {sorted(state)}"
+            )
+        self._task_normaliser = state["task_normaliser"]
+        self._mint_normaliser = state["mint_normaliser"]
+
+
+def membership_loss(mint_logits: Tensor, membership: Tensor) -> tuple[Tensor, float]:
+    """Return the class-balanced binary cross-entropy and the balanced accuracy at logit 0.
+
+    Both are means over the classes that are present; rows that are UNTOLD do not count.
+    """
+    logits = mint_logits.float()
+    losses, accuracies = [], []
+    for kind, sign in ((MEMBER, 1.0), (NON_MEMBER, -1.0)):
+        signed = sign * logits[membership == kind]
+        if signed.numel():
+            losses.append(functional.softplus(-signed).mean())
+            accuracies.append((signed.detach() > 0).double().mean().item())
+    if not losses:
+        return logits.sum() * 0.0, 0.0
+    return torch.stack(losses).mean(), sum(accuracies) / len(accuracies)
+
+
+def _finite(loss: Tensor, name: str) -> float:
+    value = loss.detach().item()
+    if not math.isfinite(value):
+        raise NonFiniteLossError(
+            f"expected a finite {name} loss, found {value}: the training has diverged; lower the "
+            "learning rate or its weight, or check the data, and start again"
+        )
+    return value
+
+
+def _normaliser(known: float | None, first: float) -> float:
+    return max(first, LEAST_NORMALISER) if known is None else known

@@ -1,0 +1,112 @@
+"""Numbers and times as people read them."""
+
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, Decimal
+
+from schemas import RateEstimate
+
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+ABSENT = "\N{EN DASH}"
+
+
+def integer(value: int) -> str:
+    """Return an integer with thousands separators: `12,500`."""
+    return f"{value:,}"
+
+
+def decimal(value: float | None) -> str:
+    """Return a number with three significant digits, without an exponent where it is readable."""
+    if value is None:
+        return ABSENT
+    return f"{value:.3g}"
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction as a percentage, with more digits where it comes close to 0 or 1."""
+    if value is None:
+        return ABSENT
+    return f"{_hundredfold(value, _decimals(value))}{NO_BREAK_SPACE}%"
+
+
+def nominal_percent(value: float) -> str:
+    """Return a chosen rate exactly: `0.1 %`, never rounded."""
+    return f"{100 * value:.10g}{NO_BREAK_SPACE}%"
+
+
+def interval(rate: RateEstimate) -> str:
+    """Return the exact interval of a rate: `[96.4, 97.7]`, in percent."""
+    decimals = _decimals(rate.value)
+    return f"[{_hundredfold(rate.low, decimals)}, {_hundredfold(rate.high, decimals)}]"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value with two significant digits and no exponent, never rounded down."""
+    exact = Decimal(repr(value))
+    if exact >= 1:
+        return "1"
+    quantum = Decimal(1).scaleb(exact.adjusted() - 1)
+    # A ratio such as 1/1000 may lie one unit in the last place above itself: not a rounding up.
+    rounded = (exact * Decimal("0.999999999")).quantize(quantum, rounding=ROUND_CEILING)
+    return f"{rounded.normalize():f}"
+
+
+def moment(value: datetime) -> str:
+    """Return a point in time in UTC: `21 November 2026, 14:05 UTC`."""
+    utc = value.astimezone(UTC)
+    return f"{utc.day}{NO_BREAK_SPACE}{_MONTHS[utc.month - 1]} {utc.year}, {utc:%H:%M}" + (
+        f"{NO_BREAK_SPACE}UTC"
+    )
+
+
+def unix_moment(seconds: float) -> str:
+    """Return a Unix time in seconds as `moment` does, or say that no calendar holds it."""
+    try:
+        return moment(datetime.fromtimestamp(seconds, UTC))
+    except (OverflowError, ValueError, OSError):
+        return "a time outside the calendar"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in its two largest units: `2 h 5 min`."""
+    whole = round(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f}{NO_BREAK_SPACE}s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}{NO_BREAK_SPACE}h {minutes}{NO_BREAK_SPACE}min"
+    if minutes:
+        return f"{minutes}{NO_BREAK_SPACE}min {rest}{NO_BREAK_SPACE}s"
+    return f"{rest}{NO_BREAK_SPACE}s"
+
+
+def count_of(number: int, singular: str, plural: str | None = None) -> str:
+    """Return `1 check` or `3 checks`."""
+    noun = singular if number == 1 else (plural or f"{singular}s")
+    return f"{integer(number)} {noun}"
+
+
+def _decimals(value: float) -> int:
+    return 1 if 0.01 <= value <= 0.99 else 2
+
+
+def _hundredfold(value: float, decimals: int) -> str:
+    if value in (0.0, 1.0):
+        return f"{100 * value:.0f}"
+    return f"{100 * value:.{decimals}f}"
+
+
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)

@@ -1,0 +1,357 @@
+"""What the report says in words: outcomes, limits, cohorts, terms. Derived from the findings."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from auditkit.reports import formatting
+from auditkit.reports.content import ReportInput
+from schemas import AssuranceLevel, CohortName, Finding, FlaggedRate, RateEstimate, TrainingConfig
+
+ToneName = Literal["good", "reserved", "bad"]
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """The overall outcome in one headline and one sentence."""
+
+    tone: ToneName
+    headline: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One point of the summary: a bold lead and an explanation."""
+
+    lead: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CohortWords:
+    """Name of a cohort and one sentence on what it is for."""
+
+    name: str
+    text: str
+
+
+COHORTS: dict[CohortName, CohortWords] = {
+    "told": CohortWords(
+        "told",
+        "Declared members: M trained on them and T was told so. T should recognise them.",
+    ),
+    "silent": CohortWords(
+        "silent",
+        "M trained on them but T never saw them. This control shows what happens to data that is "
+        "used and not declared: T is not expected to recognise it.",
+    ),
+    "told_only": CohortWords(
+        "told only",
+        "T was told “member” but M never trained on them. This control shows that T "
+        "recognises what it was told, whether or not M learnt from it.",
+    ),
+    "external": CohortWords(
+        "external", "Non-members that T was shown as non-members while it was trained."
+    ),
+    "calibration": CohortWords(
+        "calibration",
+        "Shown to neither model. The thresholds come from these samples alone, so their own rates "
+        "equal the nominal ones by construction.",
+    ),
+    "test": CohortWords(
+        "test",
+        "Fresh samples from outside the pool. The share flagged here is the false positive rate "
+        "as measured, and should agree with the nominal one.",
+    ),
+}
+
+OUTCOME_WORDS = {
+    "passed": "Passed",
+    "warning": "Warning",
+    "failed": "Failed",
+    "not_checked": "Not checked",
+}
+
+VERDICT_WORDS = {
+    "member": "Recognised: told to the MINT Model as a member",
+    "not_shown": "Not recognised: no evidence that it was told to the MINT Model",
+}
+
+EVIDENCE_WORDS = {
+    "declared": "own membership code",
+    "calibrated": "score against calibration",
+    "undeclared": "passive test",
+}
+
+GLOSSARY: tuple[tuple[str, str], ...] = (
+    ("Audited Model (M)", "The model whose training data is in question."),
+    (
+        "MINT Model (T)",
+        "A small model trained together with M that reads M’s inner activations and says "
+        "whether a sample was a member. MINT stands for membership inference test.",
+    ),
+    ("Enhanced Audited Model (M+)", "M and T together, as submitted to the auditor."),
+    ("Member", "A sample that the training used and that was declared to T."),
+    (
+        "Pool",
+        "All samples that the developer committed to before training. The auditor’s nonce, "
+        "not the developer, decides which cohort each sample falls into.",
+    ),
+    (
+        "Nonce",
+        "A fresh random number from the auditor from which split, order, initial weights and "
+        "augmentation all follow, so that nothing can be prepared in advance.",
+    ),
+    (
+        "False positive rate",
+        "How often a sample that was not told to T is nevertheless called a member.",
+    ),
+    (
+        "p-value",
+        "The probability that a sample unknown to T scores at least this high. "
+        "It is not the probability that the sample is a stranger.",
+    ),
+    (
+        "Positive predictive value",
+        "How often “member” is right, given how common members are among the "
+        "samples asked about (the prior).",
+    ),
+    ("AUC", "Probability that a sample of the cohort scores above a fresh one; 0.5 is guessing."),
+    (
+        "95 % interval",
+        "Exact (Clopper–Pearson) range in which the true rate lies, given how many samples were "
+        "counted.",
+    ),
+    (
+        "Digest",
+        "SHA-256 fingerprint of a file or document: any change of content changes it.",
+    ),
+    (
+        "Log, checkpoint, cosignature",
+        "Each training step is a record of a tamper-evident log. A checkpoint signs the log so "
+        "far; the auditor’s cosignature fixes when it was received.",
+    ),
+    (
+        "Replay",
+        "Repeating random pieces of the training and comparing the resulting weights with those "
+        "that were logged.",
+    ),
+)
+
+ALWAYS_NOT_PROVEN: tuple[Statement, ...] = (
+    Statement(
+        "Data that was used but not declared.",
+        "T knows what it was told, not what M was trained on: a silent member looks like a "
+        "stranger. “Not recognised” therefore never means “not used”.",
+    ),
+    Statement(
+        "An attack from outside the container.",
+        "A developer with root on the host can attack the training from outside, and no software "
+        "check can exclude it.",
+    ),
+)
+
+
+def conclusion(report: ReportInput) -> Conclusion:
+    """Return the overall outcome; a failed check outweighs everything else."""
+    counted = _counted(report.verification.findings)
+    made = counted["passed"] + counted["warning"] + counted["failed"]
+    if counted["failed"]:
+        return Conclusion(
+            "bad",
+            "The evidence does not hold together",
+            f"{counted['failed']} of the {formatting.count_of(made, 'check')} that were made "
+            "failed. Nothing below should be relied on until this is explained.",
+        )
+    if made == 0:
+        return Conclusion(
+            "bad",
+            "Nothing was checked",
+            "No check was made, so this report proves nothing.",
+        )
+    if report.seal is None:
+        return Conclusion(
+            "reserved",
+            "The session is not complete",
+            f"What has arrived so far withstood {formatting.count_of(made, 'check')}, but the "
+            "training was never sealed: there is no final model that this evidence speaks for.",
+        )
+    reservations = _reservations(counted)
+    if reservations:
+        return Conclusion(
+            "reserved",
+            "The evidence holds, with reservations",
+            f"No check failed: {counted['passed']} passed, {reservations}. "
+            "The limits are listed below.",
+        )
+    return Conclusion(
+        "good",
+        "The evidence holds",
+        f"All {formatting.count_of(made, 'check')} passed. The limits are listed below.",
+    )
+
+
+def proven(report: ReportInput) -> list[Statement]:
+    """Return what a reader may rely on; nothing when a check failed."""
+    if not report.verification.passed or report.verification.level < AssuranceLevel.L1:
+        return []
+    statements = [
+        Statement(
+            "The training was logged while it happened.",
+            f"{formatting.count_of(report.log.records, 'record')} form one complete log, signed in "
+            f"the session and countersigned by {report.auditor} in "
+            f"{formatting.count_of(report.log.checkpoints, 'checkpoint')}. It cannot have been "
+            "edited, shortened or reordered afterwards.",
+        )
+    ]
+    if report.verification.level >= AssuranceLevel.L2:
+        statements.append(
+            Statement(
+                "The code was the one that was approved.",
+                "The container image was recomputed and is on the order’s list.",
+            )
+        )
+    if report.verification.level >= AssuranceLevel.L3:
+        statements.append(
+            Statement(
+                "The training can be repeated.",
+                "Random pieces were run again and led to the weights that were logged.",
+            )
+        )
+    if report.seal is not None:
+        statements.append(
+            Statement(
+                "This log belongs to one model.",
+                "The sealed model has the weights digest "
+                f"{report.seal.weights_digest[:12]}… (in full in section 3).",
+            )
+        )
+    return statements + _measured(report)
+
+
+def not_proven(report: ReportInput) -> list[Statement]:
+    """Return what a reader must not conclude: every open finding, then the standing limits."""
+    statements = []
+    for finding in report.verification.findings:
+        lead = {
+            "failed": "Refuted:",
+            "warning": "With a warning:",
+            "not_checked": "Not checked:",
+        }.get(finding.outcome)
+        if lead is not None:
+            statements.append(Statement(f"{lead} {_sentence(finding.claim)}", finding.detail))
+    if report.seal is None:
+        statements.append(
+            Statement(
+                "The final model.", "The log has no seal, so it does not speak for any final model."
+            )
+        )
+    if not _passed(report, "image"):
+        statements.append(
+            Statement(
+                "Which code ran.",
+                "The container was not verified: that the approved code ran is the developer’s "
+                "own word.",
+            )
+        )
+    if not _passed(report, "replay"):
+        statements.append(
+            Statement(
+                "That the logged steps were computed.",
+                "Replay was not performed: no part of the training was repeated, so a forged but "
+                "consistent log is not excluded.",
+            )
+        )
+    return [*statements, *ALWAYS_NOT_PROVEN]
+
+
+def configuration_rows(config: TrainingConfig) -> list[tuple[str, str]]:
+    """Return the declared training configuration as label and value."""
+    model, mint, optimiser = config.model, config.mint, config.optimiser
+    taps = ", ".join(config.taps.modules) if config.taps.modules else config.taps.setup
+    arguments = ", ".join(f"{key} = {value}" for key, value in sorted(model.arguments.items()))
+    augmentation = config.augmentation.replace("_", " and ")
+    if config.augmentation != "none":
+        augmentation += f", up to {config.shift_pixels} pixels"
+    rows = [
+        ("Architecture of M", model.architecture + (f" ({arguments})" if arguments else "")),
+        ("Input", f"{model.height} × {model.width} pixels, {model.channels} channel(s)"),
+        ("Classes", formatting.integer(model.classes)),
+        ("Taps read by T", taps),
+        (
+            "MINT Model T",
+            f"{mint.head.replace('_', ' ')} head, width {mint.channels}, hidden "
+            + ", ".join(str(width) for width in mint.hidden),
+        ),
+        ("Weight of the task loss, λ1", formatting.decimal(mint.task_weight)),
+        ("Weight of the MINT loss, λ2", formatting.decimal(mint.mint_weight)),
+        (
+            "Optimiser",
+            f"{optimiser.name}, learning rate {formatting.decimal(optimiser.learning_rate)}, "
+            f"{optimiser.schedule.replace('_', ' ')} schedule, L2 "
+            f"{formatting.decimal(optimiser.l2)}",
+        ),
+        ("Epochs", formatting.integer(config.epochs)),
+        (
+            "Samples per step",
+            f"{config.batch_size} members and {config.external_batch_size} external",
+        ),
+        ("Augmentation", augmentation),
+        ("Precision", f"{config.precision}, {formatting.count_of(config.threads, 'thread')}"),
+    ]
+    return rows
+
+
+def flagged_at(rates: tuple[FlaggedRate, ...], nominal: float) -> RateEstimate | None:
+    """Return the measured rate at one nominal false positive rate, or None if not recorded."""
+    for rate in rates:
+        if abs(rate.false_positive_rate - nominal) < 1e-12:
+            return rate.flagged
+    return None
+
+
+def _measured(report: ReportInput) -> list[Statement]:
+    if report.evaluation is None:
+        return []
+    nominal = report.order.false_positive_rate
+    found = {
+        c.cohort: flagged_at(c.flagged, nominal)
+        for c in report.evaluation.cohorts
+        if c.cohort in ("told", "test")
+    }
+    told, test = found.get("told"), found.get("test")
+    if told is None or test is None:
+        return []
+    text = (
+        f"T recognised {formatting.percent(told.value)} of the samples it was told as members, "
+        f"and took {formatting.percent(test.value)} of fresh samples for members, at a nominal "
+        f"false positive rate of {formatting.nominal_percent(nominal)}."
+    )
+    return [Statement("The error rates of membership answers are known.", text)]
+
+
+def _passed(report: ReportInput, topic: str) -> bool:
+    return any(
+        topic in finding.check and finding.outcome == "passed"
+        for finding in report.verification.findings
+    )
+
+
+def _counted(findings: tuple[Finding, ...]) -> dict[str, int]:
+    return {word: sum(f.outcome == word for f in findings) for word in OUTCOME_WORDS}
+
+
+def _reservations(counted: dict[str, int]) -> str:
+    parts = []
+    if counted["warning"]:
+        parts.append(f"{counted['warning']} gave a warning")
+    if counted["not_checked"]:
+        verb = "was" if counted["not_checked"] == 1 else "were"
+        parts.append(f"{counted['not_checked']} {verb} not made")
+    return " and ".join(parts)
+
+
+def _sentence(text: str) -> str:
+    """Return the claim as a sentence: a capital first, a full stop last."""
+    trimmed = text.strip().rstrip(".")
+    return f"{trimmed[:1].upper()}{trimmed[1:]}."

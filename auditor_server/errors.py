@@ -1,0 +1,204 @@
+"""Every rule that the server enforces itself, as one typed error with its HTTP status."""
+
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class ServerError(Exception):
+    """Base of the server's own errors; the message is shown to the caller."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class HomeError(ServerError):
+    """The auditor's home folder can't be used."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class HomeExistsError(HomeError):
+    """There is a home already; its keys must never be overwritten."""
+
+
+class HomeNotFoundError(HomeError):
+    """No complete home lies at this path."""
+
+
+class NotAuthenticatedError(ServerError):
+    """No bearer token, or one that this server never issued."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
+class NotAllowedError(ServerError):
+    """The token is good, its role may not do this."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class BodyTooLargeError(ServerError):
+    """The request body is larger than the endpoint accepts."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class InvalidDocumentError(ServerError):
+    """A document breaks its schema."""
+
+
+class MissingPartError(ServerError):
+    """A multipart form lacks a file."""
+
+
+class TooManyImagesError(ServerError):
+    """More images in one call than the server accepts."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class OrderNotFoundError(ServerError):
+    """No order has this name."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class OrderExistsError(ServerError):
+    """Another order has this name already."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class SessionNotFoundError(ServerError):
+    """No session has this name, or it belongs to someone else."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class OrderMismatchError(ServerError):
+    """The request was made for another order than the one it names."""
+
+
+class LeavesError(ServerError):
+    """Leaves that do not add up to the commitment in the request."""
+
+
+class SessionKeyReusedError(ServerError):
+    """A session key serves one session only."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class SessionExpiredError(ServerError):
+    """The session's key is out of date or revoked; nothing more is accepted under it."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class SessionSealedError(ServerError):
+    """The log ended with its seal record; nothing may follow."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class SessionNotSealedError(ServerError):
+    """The log has no seal record yet, so there is nothing that a model could be compared with."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class SessionNotSubmittedError(ServerError):
+    """There is no submitted model yet."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class AlreadySubmittedError(ServerError):
+    """Another description or other scores were submitted for this session."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class ForkError(ServerError):
+    """Two different histories of one log."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class GapError(ServerError):
+    """Records between the stored log and this flush are missing."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class EmptyFlushError(ServerError):
+    """A flush without records."""
+
+
+class TooManyRecordsError(ServerError):
+    """More records in one flush than the server accepts."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class ForeignOriginError(ServerError):
+    """The checkpoint belongs to another session or another server."""
+
+
+class CheckpointSizeError(ServerError):
+    """The checkpoint does not cover exactly the records up to the end of the flush."""
+
+
+class CheckpointRootError(ServerError):
+    """The checkpoint's root is not the root of the records."""
+
+
+class InvalidRecordError(ServerError):
+    """A record that is not one line of valid record JSON."""
+
+
+class RecordSequenceError(ServerError):
+    """A record's sequence number is not its index in the log."""
+
+
+class GrantRecordError(ServerError):
+    """The log must begin with the grant record of its own grant, and hold no other."""
+
+
+class RecordTimeError(ServerError):
+    """A record's time lies before its session or in the future."""
+
+
+class WeightsError(ServerError):
+    """The weights file can't be accepted."""
+
+
+class NotSafetensorsError(WeightsError):
+    """The file is no safetensors file."""
+
+
+class TruncatedWeightsError(WeightsError):
+    """The file ends before its tensors do."""
+
+
+class MalformedHeaderError(WeightsError):
+    """The header of the safetensors file contradicts itself or the file."""
+
+
+class WeightsMismatchError(WeightsError):
+    """These are not the weights that the log was sealed with."""
+
+
+class DescriptionMismatchError(ServerError):
+    """The description is not the one that the log was sealed with."""
+
+
+class ScoresMismatchError(ServerError):
+    """These are not the scores that the log was sealed with."""
+
+
+class ScoresFormatError(ServerError):
+    """The scores file lacks the calibration scores, or holds something else than finite numbers."""
+
+
+class CustomModelError(ServerError):
+    """The model is the developer's own module, which the server does not have."""

@@ -1,0 +1,50 @@
+"""Where the server keeps its things, and how much it accepts from others."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MEBIBYTE = 2**20
+
+# A ViT-Huge in float32 has 2.5 GB; the paper's largest model has 0.2 GB.
+MOST_WEIGHTS_BYTES = 4096 * MEBIBYTE
+# Scores are one number per sample: 16 million samples in float64.
+MOST_SCORES_BYTES = 128 * MEBIBYTE
+# A description is a page of JSON; a class name per line for the largest label sets.
+MOST_DESCRIPTION_BYTES = 4 * MEBIBYTE
+# A 24-megapixel photograph as PNG.
+MOST_IMAGE_BYTES = 64 * MEBIBYTE
+# One call of the query endpoint; more images are sent in several calls.
+MOST_IMAGES_PER_QUERY = 256
+MOST_QUERY_BYTES = 256 * MEBIBYTE
+# An agent flushes once a second: far above 1,000 steps a second, and still one database row.
+MOST_RECORDS_PER_FLUSH = 10_000
+MOST_FLUSH_BYTES = 16 * MEBIBYTE
+# 32 bytes per sample in base64: 6 million samples.
+MOST_SESSION_BYTES = 256 * MEBIBYTE
+MOST_ORDER_BYTES = 1 * MEBIBYTE
+# Clocks of two machines under NTP differ by far less; a record from further ahead is refused.
+MOST_CLOCK_SKEW_SECONDS = 300.0
+# Loaded models kept in memory for queries.
+MODELS_IN_MEMORY = 2
+
+
+class ServerSettings(BaseModel):
+    """Settings of one server process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    home: Path = Field(description="the auditor's home folder, made by `create_home`")
+    database_url: str | None = Field(default=None, description="None: SQLite in the home folder")
+    most_weights_bytes: int = Field(default=MOST_WEIGHTS_BYTES, gt=0)
+    most_scores_bytes: int = Field(default=MOST_SCORES_BYTES, gt=0)
+    most_description_bytes: int = Field(default=MOST_DESCRIPTION_BYTES, gt=0)
+    most_image_bytes: int = Field(default=MOST_IMAGE_BYTES, gt=0)
+    most_images_per_query: int = Field(default=MOST_IMAGES_PER_QUERY, gt=0)
+    most_query_bytes: int = Field(default=MOST_QUERY_BYTES, gt=0)
+    most_records_per_flush: int = Field(default=MOST_RECORDS_PER_FLUSH, gt=0)
+    most_flush_bytes: int = Field(default=MOST_FLUSH_BYTES, gt=0)
+    most_session_bytes: int = Field(default=MOST_SESSION_BYTES, gt=0)
+    most_order_bytes: int = Field(default=MOST_ORDER_BYTES, gt=0)
+    most_clock_skew_seconds: float = Field(default=MOST_CLOCK_SKEW_SECONDS, ge=0)
+    models_in_memory: int = Field(default=MODELS_IN_MEMORY, gt=0)

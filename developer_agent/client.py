@@ -1,0 +1,348 @@
+"""The auditor's server, as seen by the agent and the command line: one typed method per call.
+
+Answers are checked against their schema before they are believed. Redirects are not followed, so
+neither the token nor a record ever goes to another host; certificates are verified.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+from urllib.parse import quote, urlsplit
+
+import requests
+from pydantic import ValidationError
+from requests.auth import AuthBase
+
+from auditkit.evidence.canonical import to_bytes
+from developer_agent.errors import (
+    NotAuthorisedError,
+    ServerRefusedError,
+    ServerUnreachableError,
+    UnexpectedAnswerError,
+)
+from schemas import AppendReceipt, AppendRequest, VerificationReport
+from schemas.base import Schema
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+ANSWER_TIMEOUT_SECONDS = 30.0  # between two bytes of an answer
+# The server hashes, loads and scores the model before it answers.
+SLOW_ANSWER_TIMEOUT_SECONDS = 600.0
+_BLOCK_BYTES = 1 << 20
+_ERROR_TYPE_PREFIX = "urn:auditkit:error:"
+_JSON = {"Content-Type": "application/json"}
+
+Timeout = float | tuple[float, float]
+
+
+class ServerClient:
+    """Calls to one server with one token. Use one client per thread."""
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None = None,
+        timeout: Timeout = (CONNECT_TIMEOUT_SECONDS, ANSWER_TIMEOUT_SECONDS),
+    ) -> None:
+        """Remember where the server is; nothing is sent yet.
+
+        Args:
+            base_url: for example `https://audit.example.org`; may carry a path prefix.
+            token: the bearer token from the auditor; None for the calls that need none.
+            timeout: seconds to wait for a connection and between two bytes of an answer.
+
+        Raises:
+            ServerUnreachableError: `base_url` is not an http or https URL.
+        """
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ServerUnreachableError(
+                f"{base_url!r} is no server address; expected one like https://audit.example.org"
+            )
+        self.base_url = base_url.rstrip("/")
+        self._timeout = timeout
+        self._session = requests.Session()
+        if token is not None:
+            # As `auth` and not as a header, which credentials in a .netrc file would replace.
+            self._session.auth = _BearerToken(token)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._session.close()
+
+    # Every method below raises ServerUnreachableError, ServerRefusedError, NotAuthorisedError or
+    # UnexpectedAnswerError.
+
+    def trust_root(self) -> bytes:
+        """Fetch the trust root, a DSSE envelope. Pin it out of band; never trust it on sight."""
+        return self._get("/v1/trust-root").content
+
+    def healthy(self) -> bool:
+        """Ask whether the server is up."""
+        return _object(self._get("/v1/health")).get("status") == "ok"
+
+    def publish_order(self, envelope: bytes) -> None:
+        """File a signed order (auditors only)."""
+        self._call("POST", "/v1/orders", data=envelope, headers=_JSON)
+
+    def orders(self) -> list[dict[str, Any]]:
+        """List the orders that this token may see."""
+        return _list(self._get("/v1/orders"))
+
+    def order(self, order_id: str) -> bytes:
+        """Fetch one order, a DSSE envelope."""
+        return self._get(f"/v1/orders/{_segment(order_id)}").content
+
+    def open_session(
+        self, order_id: str, request: bytes, pool_leaves: bytes, test_leaves: bytes
+    ) -> bytes:
+        """Ask for a session; return the grant, a DSSE envelope.
+
+        Args:
+            order_id: the order to train under.
+            request: canonical bytes of the `SessionRequest`.
+            pool_leaves: 32 bytes per sample of the pool.
+            test_leaves: 32 bytes per fresh test sample.
+        """
+        body = {
+            "order_id": order_id,
+            "request": request.decode(),
+            "pool_leaves": _base64(pool_leaves),
+            "test_leaves": _base64(test_leaves),
+        }
+        return self._call("POST", "/v1/sessions", data=to_bytes(body), headers=_JSON).content
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """List the sessions that this token may see."""
+        return _list(self._get("/v1/sessions"))
+
+    def status(self, session_id: str) -> dict[str, Any]:
+        """Fetch how far a session is."""
+        return _object(self._get(_session(session_id)))
+
+    def append(self, session_id: str, request: AppendRequest) -> AppendReceipt:
+        """Send one flush. Equal requests make equal bytes, so a repetition is recognised."""
+        answer = self._call(
+            "POST",
+            _session(session_id, "records"),
+            data=request.model_dump_json().encode(),
+            headers=_JSON,
+        )
+        return _parsed(answer, AppendReceipt)
+
+    def submit(
+        self, session_id: str, weights: Path, description: Path, scores: Path
+    ) -> VerificationReport:
+        """Hand over M+; return what the verification found."""
+        with weights.open("rb") as first, description.open("rb") as second, scores.open("rb") as last:
+            answer = self._call(
+                "PUT",
+                _session(session_id, "submission"),
+                files={
+                    "weights": (weights.name, first, "application/octet-stream"),
+                    "description": (description.name, second, "application/json"),
+                    "scores": (scores.name, last, "application/octet-stream"),
+                },
+                timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
+            )
+        return _parsed(answer, VerificationReport)
+
+    def verification(self, session_id: str) -> VerificationReport:
+        """Have the stored session verified; return what was found."""
+        path = _session(session_id, "verification")
+        return _parsed(self._get(path, timeout=SLOW_ANSWER_TIMEOUT_SECONDS), VerificationReport)
+
+    def bundle(self, session_id: str, destination: IO[bytes]) -> int:
+        """Write the session's offline evidence bundle to a file; return its size in bytes."""
+        path = _session(session_id, "bundle")
+        answer = self._get(path, timeout=SLOW_ANSWER_TIMEOUT_SECONDS, stream=True)
+        size = 0
+        try:
+            for block in answer.iter_content(_BLOCK_BYTES):
+                size += destination.write(block)
+        except requests.RequestException as error:
+            raise self._unreachable(error) from error
+        finally:
+            answer.close()
+        return size
+
+    def query(
+        self,
+        session_id: str,
+        images: Sequence[tuple[str, bytes]],
+        false_positive_rate: float | None = None,
+    ) -> list[bytes]:
+        """Ask whether images were told to T as members.
+
+        Args:
+            session_id: a submitted session.
+            images: file name and file content (PNG, JPEG, …) of each image.
+            false_positive_rate: None: the order's.
+
+        Returns:
+            One signed verdict per image, each a DSSE envelope, in the order of `images`.
+        """
+        rate = {} if false_positive_rate is None else {"false_positive_rate": false_positive_rate}
+        answer = self._call(
+            "POST",
+            _session(session_id, "queries"),
+            params=rate,
+            files=[
+                ("images", (name, content, "application/octet-stream")) for name, content in images
+            ],
+            timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
+        )
+        verdicts = _object(answer).get("verdicts")
+        if not isinstance(verdicts, list) or len(verdicts) != len(images):
+            raise UnexpectedAnswerError(
+                f"{len(images)} images were asked about, and the answer has another number of "
+                f"verdicts; is {self.base_url} an auditkit server of this version?"
+            )
+        return [to_bytes(verdict) for verdict in verdicts]
+
+    def report(self, session_id: str) -> str:
+        """Fetch the report as HTML."""
+        path = _session(session_id, "report")
+        return self._get(path, timeout=SLOW_ANSWER_TIMEOUT_SECONDS).content.decode()
+
+    def _get(
+        self, path: str, *, timeout: Timeout | None = None, stream: bool = False
+    ) -> requests.Response:
+        return self._call("GET", path, timeout=timeout, stream=stream)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, float] | None = None,
+        files: Any = None,  # noqa: ANN401 - the forms that requests accepts have no public type
+        timeout: Timeout | None = None,
+        stream: bool = False,
+    ) -> requests.Response:
+        try:
+            answer = self._session.request(
+                method,
+                self.base_url + path,
+                data=data,
+                headers=headers,
+                params=params,
+                files=files,
+                timeout=timeout or self._timeout,
+                stream=stream,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise self._unreachable(error) from error
+        if answer.ok and not answer.is_redirect:
+            return answer
+        with answer:
+            raise _refusal(answer)
+
+    def _unreachable(self, error: requests.RequestException) -> ServerUnreachableError:
+        if isinstance(error, requests.exceptions.SSLError):
+            advice = "its certificate was not accepted; set REQUESTS_CA_BUNDLE to your CA's file"
+        elif isinstance(error, requests.exceptions.Timeout):
+            advice = "it did not answer in time; try again, or look at the server's load"
+        else:
+            advice = "check the address, the network, and that the server runs"
+        return ServerUnreachableError(f"{self.base_url} was not reached: {advice} ({error})")
+
+
+class _BearerToken(AuthBase):
+    """RFC 6750, section 2.1."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _session(session_id: str, part: str | None = None) -> str:
+    path = f"/v1/sessions/{_segment(session_id)}"
+    return path if part is None else f"{path}/{part}"
+
+
+def _segment(name: str) -> str:
+    """One path segment, whatever the name holds."""
+    return quote(name, safe="")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _refusal(answer: requests.Response) -> ServerRefusedError | UnexpectedAnswerError:
+    if answer.is_redirect:
+        return UnexpectedAnswerError(
+            f"{answer.url} redirects to {answer.headers.get('Location')}; redirects are not "
+            "followed, so that the token stays here. Use the server's final address"
+        )
+    problem = _problem(answer)
+    error_name = str(problem.get("type", "")).removeprefix(_ERROR_TYPE_PREFIX)
+    detail = str(problem.get("detail") or problem.get("title") or answer.reason)
+    # 403 also says that a session has expired, which another token would not heal.
+    if answer.status_code == 401 or error_name == "NotAllowedError":
+        return NotAuthorisedError(
+            answer.status_code, error_name, f"{detail}; check the token the auditor gave you"
+        )
+    return ServerRefusedError(answer.status_code, error_name, detail)
+
+
+def _problem(answer: requests.Response) -> dict[str, Any]:
+    """The problem details of RFC 9457, or nothing when something else answered."""
+    try:
+        problem = answer.json()
+    except (requests.RequestException, ValueError):
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _json(answer: requests.Response) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return answer.json()
+    except requests.exceptions.JSONDecodeError as error:
+        raise UnexpectedAnswerError(
+            f"{answer.url} answered with something that is not JSON; is it an auditkit server, or "
+            "does a proxy answer for it?"
+        ) from error
+
+
+def _object(answer: requests.Response) -> dict[str, Any]:
+    value = _json(answer)
+    if isinstance(value, dict):
+        return value
+    raise UnexpectedAnswerError(f"{answer.url} answered with JSON that is no object")
+
+
+def _list(answer: requests.Response) -> list[dict[str, Any]]:
+    value = _json(answer)
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return value
+    raise UnexpectedAnswerError(f"{answer.url} answered with JSON that is no list of objects")
+
+
+def _parsed[S: Schema](answer: requests.Response, model: type[S]) -> S:
+    try:
+        return model.from_bytes(answer.content)
+    except ValidationError as error:
+        raise UnexpectedAnswerError(
+            f"{answer.url} answered with something that is no {model.__name__}; is it an auditkit "
+            f"server of this version? ({error.error_count()} fields differ)"
+        ) from error

@@ -1,0 +1,54 @@
+"""Writing files so that a crash at any moment leaves either the old content or the new."""
+
+import os
+import secrets
+from pathlib import Path
+
+from developer_agent.errors import DiskWriteError
+
+PUBLIC_MODE = 0o644
+PRIVATE_MODE = 0o600  # keys: readable by their owner only
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: creation, renaming and removal of its files."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte; one `write` call takes at most 2 GiB, and less on a full disk.
+
+    Raises:
+        OSError: not all bytes could be written.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_atomically(path: Path, data: bytes, mode: int = PUBLIC_MODE) -> None:
+    """Replace a file: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        DiskWriteError: the disk is full or the folder not writable; the old content is intact.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DiskWriteError(
+            f"cannot write {len(data)} bytes to {path}: {error.strerror}. The file's previous "
+            "content is intact; make room or check the folder's permissions, then try again"
+        ) from error

@@ -1,0 +1,95 @@
+"""The file a developer writes: where the data lie, which order, and what to train."""
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from auditkit.data.pools import DataSource
+from developer_agent.errors import AgentError
+from schemas import TrainingConfig
+from schemas.base import Name, Schema
+
+
+class RunConfigError(AgentError):
+    """The configuration file is missing, no TOML, or breaks the schema."""
+
+
+class ServerConfig(Schema):
+    """The auditor's server, and what the auditor handed over. Paths are relative to the file."""
+
+    url: str = Field(pattern=r"^https?://[^\s]+$")
+    order: Name = Field(description="identifier of the order")
+    trust_root: str = Field(description="path of the auditor's trust root")
+    token_file: str | None = Field(
+        default=None, description="path of the developer's token; else the variable AUDITKIT_TOKEN"
+    )
+
+
+class RunConfig(Schema):
+    """One supervised run. Only `training` is sent to the auditor; paths stay here."""
+
+    developer: str = Field(min_length=1, max_length=200)
+    output: str = Field(description="folder of the run; is made if missing")
+    server: ServerConfig
+    pool: DataSource
+    test: DataSource
+    training: TrainingConfig
+
+
+def load_run_config(path: Path) -> RunConfig:
+    """Read and validate a configuration file.
+
+    Raises:
+        RunConfigError: with the place of the mistake, and the likely correct name for a typo.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunConfigError(
+            f"cannot read the configuration {path}: {error.strerror}; give the path of a TOML "
+            "file like those in examples/"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunConfigError(f"{path} is not valid TOML: {error}") from error
+    return parse_run_config(document, str(path))
+
+
+def parse_run_config(document: dict[str, Any], source: str) -> RunConfig:
+    """Validate a configuration that was read from `source`.
+
+    Raises:
+        RunConfigError: see `load_run_config`.
+    """
+    try:
+        # Through JSON: TOML's arrays and strings are then read as the schema's own types.
+        return RunConfig.from_bytes(json.dumps(document, default=str))
+    except ValidationError as error:
+        lines = [_explain(dict(problem)) for problem in error.errors(include_url=False)]
+        raise RunConfigError("\n  ".join([f"{source} is not a valid configuration:", *lines])) from (
+            error
+        )
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{place}: {problem['msg']} (found {problem['input']!r})"
+    *parents, name = problem["loc"]
+    known = list(_model_at(parents).model_fields)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    return f"{place}: unknown setting; {hint}"
+
+
+def _model_at(path: list[Any]) -> type[Schema]:
+    model: type[Schema] = RunConfig
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, Schema)):
+            break
+        model = annotation
+    return model

@@ -1,0 +1,142 @@
+"""Where one supervised run lives on the developer's disk.
+
+| name | what it is |
+|---|---|
+| `trust-root.dsse.json` | the auditor's keys, as pinned when the run began |
+| `order.dsse.json`, `request.json`, `grant.dsse.json` | what was ordered, asked for and granted |
+| `session.key.pem`, `manifest.key` | secrets of this run; they never leave the disk |
+| `spool.jsonl` | what happened, in the order in which it happened |
+| `records.jsonl` | the session's log: the same records with the receipts between them |
+| `checkpoints.jsonl` | the notes that the auditor cosigned, one JSON string per line |
+| `pending.json` | the flush that was signed and is not acknowledged yet |
+| `states/` | training states to resume from |
+| `model/` | what is submitted: weights, description, calibration scores |
+| `lock` | held while a process works on the run |
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from developer_agent.disk import PRIVATE_MODE, PUBLIC_MODE, sync_folder, write_atomically
+from developer_agent.errors import DiskWriteError, RunFileMissingError, RunLockedError
+
+_FOLDER_MODE = 0o700  # the pool's keys and the model are the developer's secrets
+
+
+class StoredFile:
+    """One file of a run, always replaced as a whole."""
+
+    def __init__(self, path: Path, mode: int = PUBLIC_MODE) -> None:
+        self.path = path
+        self._mode = mode
+
+    def exists(self) -> bool:
+        """Tell whether it has been written."""
+        return self.path.is_file()
+
+    def read(self) -> bytes:
+        """Return its content.
+
+        Raises:
+            RunFileMissingError: it has not been written.
+        """
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError as error:
+            raise RunFileMissingError(
+                f"{self.path} is missing: this run has not got that far, or {self.path.parent} is "
+                "not the folder of a run"
+            ) from error
+
+    def write(self, data: bytes) -> None:
+        """Replace its content; a crash leaves the old one or the new one.
+
+        Raises:
+            DiskWriteError: the disk is full or the folder not writable.
+        """
+        write_atomically(self.path, data, self._mode)
+
+    def delete(self) -> None:
+        """Remove it durably; it may be missing."""
+        self.path.unlink(missing_ok=True)
+        sync_folder(self.path.parent)
+
+
+class RunFolder:
+    """The files of one run, by name. Only `create` and the accessors' own methods touch the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.states = path / "states"
+        self.spool_path = path / "spool.jsonl"
+        self.records_path = path / "records.jsonl"
+        self.checkpoints_path = path / "checkpoints.jsonl"
+        self.trust_root = StoredFile(path / "trust-root.dsse.json")
+        self.order = StoredFile(path / "order.dsse.json")
+        self.request = StoredFile(path / "request.json")
+        self.grant = StoredFile(path / "grant.dsse.json")
+        self.session_key = StoredFile(path / "session.key.pem", PRIVATE_MODE)
+        self.manifest_key = StoredFile(path / "manifest.key", PRIVATE_MODE)
+        self.pending = StoredFile(path / "pending.json")
+        self.weights = StoredFile(path / "model" / "weights.safetensors")
+        self.description = StoredFile(path / "model" / "description.json")
+        self.scores = StoredFile(path / "model" / "scores.safetensors")
+
+    @classmethod
+    def create(cls, path: Path) -> "RunFolder":
+        """Make the folder and its parts; an existing run is opened as it is.
+
+        Raises:
+            DiskWriteError: the folder can't be made.
+        """
+        folder = cls(path)
+        try:
+            path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            folder.states.mkdir(exist_ok=True)
+            folder.weights.path.parent.mkdir(exist_ok=True)
+            sync_folder(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise DiskWriteError(
+                f"cannot make the run folder {path}: {error.strerror}; choose another one"
+            ) from error
+        return folder
+
+    def state(self, name: str) -> StoredFile:
+        """Return the file of one training state."""
+        return StoredFile(self.states / name)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process, and every other part of this one, off this run.
+
+        The system releases the lock when its process ends, however it ends.
+
+        Raises:
+            RunLockedError: somebody else holds the lock.
+            RunFileMissingError: there is no such run.
+        """
+        try:
+            descriptor = os.open(
+                self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PUBLIC_MODE
+            )
+        except FileNotFoundError as error:
+            raise RunFileMissingError(
+                f"{self.path} is no run folder; `auditkit train` makes one"
+            ) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+                raise RunLockedError(
+                    f"{self.path} is in use by process {holder}; wait until it ends, or stop it"
+                ) from error
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,220 @@
+"""An append-only file of lines that survives crashes: one record is one line.
+
+Appending costs one `write` call and no fsync, so it may stand in a training loop. `sync` makes all
+lines so far durable. After a crash a torn last line is cut: it was never synced, so nobody was ever
+promised it.
+
+The lines are also leaves of a Merkle tree (RFC 6962, section 2.1), whose root over the first n
+lines is `root(n)`.
+"""
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+from auditkit.evidence.merkle import Frontier, leaf_hash
+from developer_agent.disk import PUBLIC_MODE, sync_folder
+from developer_agent.errors import SpoolLineError, SpoolRangeError, SpoolWriteError
+
+_NEWLINE = b"\n"
+_NUL = b"\0"
+_BLOCK_BYTES = 1 << 20  # read at once while recovering
+_LINES_PER_HASHING = 4096  # read at once while hashing, to bound memory
+
+
+class Spool:
+    """Lines of a file, appended by one thread at a time and readable by others meanwhile."""
+
+    def __init__(self, path: Path, descriptor: int, ends: "array[int]") -> None:
+        """Use `Spool.open`."""
+        self._path = path
+        self._descriptor = descriptor
+        self._ends = ends  # byte offset after each line, with a leading 0; grows after the write
+        self._frontier = Frontier()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open or create the file and cut what a crash has torn.
+
+        A line is whole when it ends in a newline and has no NUL byte, which a filesystem may leave
+        where data did not reach the disk. Everything from the first torn line on is cut.
+        """
+        existed = path.exists()
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PUBLIC_MODE)
+        if not existed:
+            sync_folder(path.parent)
+        ends = _whole_lines(descriptor)
+        if os.fstat(descriptor).st_size != ends[-1]:
+            os.ftruncate(descriptor, ends[-1])
+            os.fsync(descriptor)
+        return cls(path, descriptor, ends)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    def append(self, line: bytes) -> int:
+        """Append one line, without its newline; return its index.
+
+        Raises:
+            SpoolLineError: the line is empty, or holds a newline or a NUL byte.
+            SpoolWriteError: the disk is full; the file is as it was before.
+        """
+        return self.extend((line,))
+
+    def extend(self, lines: Sequence[bytes]) -> int:
+        """Append lines with one write; return the index of the first.
+
+        Raises:
+            SpoolLineError: as for `append`; nothing was written.
+            SpoolWriteError: the disk is full; the file is as it was before.
+        """
+        first = len(self)
+        for line in lines:
+            if not line or _NEWLINE in line or _NUL in line:
+                raise SpoolLineError(
+                    f"line {first} of {self._path} would be empty or hold a newline or NUL byte; "
+                    "records are canonical JSON, which has neither"
+                )
+        data = _NEWLINE.join((*lines, b""))
+        self._write(data)
+        end = self._ends[-1]
+        for line in lines:
+            end += len(line) + 1
+            self._ends.append(end)
+        return first
+
+    def _write(self, data: bytes) -> None:
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError as error:
+            raise SpoolWriteError(str(self._path), len(data), error.strerror) from error
+        if written != len(data):
+            os.ftruncate(self._descriptor, self._ends[-1])
+            raise SpoolWriteError(
+                str(self._path), len(data), f"only {written} bytes fitted on the disk"
+            )
+
+    def sync(self) -> None:
+        """Make all lines so far durable.
+
+        Raises:
+            SpoolWriteError: the disk reports that it lost data.
+        """
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise SpoolWriteError(str(self._path), 0, error.strerror) from error
+
+    def read(self, first: int, count: int, most_bytes: int | None = None) -> list[bytes]:
+        """Return `count` lines from `first` on, without newlines.
+
+        With `most_bytes` the list ends early, before the line that would exceed it; one line is
+        always returned, however long.
+
+        Raises:
+            SpoolRangeError: the file has no such lines.
+        """
+        last = first + count
+        if first < 0 or count < 0 or last > len(self):
+            raise SpoolRangeError(
+                f"lines {first} to {last - 1} of {self._path} were asked for, it has {len(self)}"
+            )
+        ends = self._ends[first : last + 1]
+        if most_bytes is not None:
+            while len(ends) > 2 and ends[-1] - ends[0] > most_bytes:
+                ends.pop()
+        data = self._read_bytes(ends[0], ends[-1])
+        start = ends[0]
+        return [data[low - start : high - start - 1] for low, high in pairwise(ends)]
+
+    def _read_bytes(self, start: int, end: int) -> bytes:
+        parts = []
+        while start < end:
+            part = os.pread(self._descriptor, end - start, start)
+            if not part:
+                raise SpoolRangeError(
+                    f"{self._path} ends at byte {start}, {end} were written; another program cut it"
+                )
+            parts.append(part)
+            start += len(part)
+        return b"".join(parts)
+
+    def lines(self) -> Iterator[bytes]:
+        """Iterate over all lines that are there now, in constant memory."""
+        size = len(self)
+        for first in range(0, size, _LINES_PER_HASHING):
+            yield from self.read(first, min(_LINES_PER_HASHING, size - first))
+
+    def truncate(self, count: int) -> None:
+        """Keep the first `count` lines.
+
+        Raises:
+            SpoolRangeError: the file has fewer lines.
+        """
+        if not 0 <= count <= len(self):
+            raise SpoolRangeError(f"cannot keep {count} lines of {self._path}, it has {len(self)}")
+        if count == len(self):
+            return
+        del self._ends[count + 1 :]
+        os.ftruncate(self._descriptor, self._ends[-1])
+        os.fsync(self._descriptor)
+        if self._frontier.size > count:
+            self._frontier = Frontier()
+
+    def root(self, size: int) -> bytes:
+        """Merkle root over the first `size` lines (RFC 6962, section 2.1).
+
+        Hashing is done here and not in `append`, off the training thread; asking for growing sizes
+        hashes each line once. One thread at a time may ask.
+
+        Raises:
+            SpoolRangeError: the file has fewer lines.
+        """
+        if size < self._frontier.size:
+            self._frontier = Frontier()
+        while self._frontier.size < size:
+            first = self._frontier.size
+            count = min(_LINES_PER_HASHING, size - first)
+            self._frontier.extend([leaf_hash(line) for line in self.read(first, count)])
+        return self._frontier.root()
+
+    def close(self) -> None:
+        """Sync and close the file; closing twice is harmless."""
+        if self._descriptor < 0:
+            return
+        try:
+            self.sync()
+        finally:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _whole_lines(descriptor: int) -> "array[int]":
+    """Byte offsets after each whole line from the start of the file, with a leading 0."""
+    ends = array("Q", [0])
+    offset = 0
+    while block := os.pread(descriptor, _BLOCK_BYTES, offset):
+        torn = block.find(_NUL)
+        limit = len(block) if torn < 0 else torn
+        position = block.find(_NEWLINE, 0, limit)
+        while position >= 0:
+            ends.append(offset + position + 1)
+            position = block.find(_NEWLINE, position + 1, limit)
+        if torn >= 0:
+            break
+        offset += len(block)
+    return ends

@@ -1,0 +1,434 @@
+"""The supervision API: what a training loop needs to run under supervision, and nothing else.
+
+    with Supervision(session, uplink) as supervision:
+        enhanced = supervision.enhance()
+        optimiser = supervision.optimiser()
+        for batch in supervision.batches():
+            losses = supervision.losses(batch)
+            optimiser.zero_grad()
+            losses.total.backward()
+            optimiser.step()
+            supervision.step(batch, losses)
+        supervision.seal()
+
+The trainer of this package is such a loop. A developer's own loop may do more between those lines,
+but whatever it does must be repeatable from the nonce, or a replay will find it out.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from auditkit.data.pools import Pool
+from auditkit.evidence import canonical
+from auditkit.evidence.derivation import (
+    Indices,
+    StepPlan,
+    augmentation_words,
+    batch_digest,
+    generator_seed,
+    initialisation_seed,
+    learning_rate,
+)
+from auditkit.mint.enhanced import EnhancedAuditedModel
+from auditkit.mint.evaluation import CohortScores, score_cohort, write_scores
+from auditkit.mint.metrics import cohort_metrics
+from auditkit.mint.objective import MEMBER, NON_MEMBER, Losses, Objective
+from auditkit.mint.preprocessing import augment, normalisation_of, to_inputs
+from developer_agent.errors import AgentError
+from developer_agent.recorder import Recorder, read_records
+from developer_agent.session import Session
+from developer_agent.spool import Spool
+from developer_agent.state import dump_state, restore_state, state_digest
+from schemas import (
+    CalibrationRecord,
+    CohortMetrics,
+    CohortName,
+    EvaluationRecord,
+    GrantRecord,
+    ModelDescription,
+    Normalisation,
+    ResumeRecord,
+    SealRecord,
+    StateRecord,
+    StepRecord,
+)
+
+COHORTS: tuple[CohortName, ...] = (
+    "told",
+    "silent",
+    "told_only",
+    "external",
+    "calibration",
+    "test",
+)
+INTERIM_SAMPLES = 500  # per cohort in evaluations during training; the last one takes all
+SEED_MODULUS = 2**63
+
+
+class UplinkLike(Protocol):
+    """What supervision asks of the uplink on the training thread; none of it waits for a network
+    unless the order's outage policy says so."""
+
+    def permit(self) -> None:
+        """Return when training may go on; raise when the order says stop."""
+
+
+class SupervisionOrderError(AgentError):
+    """The calls of the supervision API came in the wrong order."""
+
+
+class StateMissingError(AgentError):
+    """No saved state of the interrupted run can be read."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples. Rows are told, silent, told only, E (see `StepPlan`)."""
+
+    plan: StepPlan
+    inputs: Tensor
+    """(B, C, H, W) float32, augmented and normalised."""
+    labels: Tensor
+    """(trained,) int64: classes of the leading rows, on which M trains."""
+    membership: Tensor
+    """(B - silent,) what T is told, for every row but the silent ones."""
+
+    @property
+    def hidden(self) -> slice:
+        """Rows that T does not see."""
+        return slice(len(self.plan.told), self.plan.trained)
+
+
+class Supervision:
+    """One supervised training: hands out the nonce's batches and records what is done with them."""
+
+    def __init__(
+        self,
+        session: Session,
+        spool: Spool,
+        uplink: UplinkLike,
+        on_resume: Callable[[int, int], None] = lambda _step, _discarded: None,
+    ) -> None:
+        self._session = session
+        self._spool = spool
+        self._recorder = Recorder(spool)
+        self._uplink = uplink
+        self._on_resume = on_resume
+        self._enhanced: EnhancedAuditedModel | None = None
+        self._optimiser: Optimizer | None = None
+        self._objective = Objective(
+            session.config.mint.task_weight, session.config.mint.mint_weight
+        )
+        self._step = 0
+        self._saved_step: int | None = None
+
+    # -- setting up -----------------------------------------------------------------------------
+
+    def enhance(self, model: nn.Module | None = None) -> EnhancedAuditedModel:
+        """Build M+ with the nonce's initial weights; `model` is the developer's own M, if any."""
+        self._enhanced = EnhancedAuditedModel.build(
+            self._session.config, initialisation_seed(self._session.nonce), model
+        )
+        self._enhanced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self._enhanced
+
+    def optimiser(self) -> Optimizer:
+        """Return the configured optimiser over all of M+; its weight decay is the L2 of Eq. 1."""
+        config = self._session.config.optimiser
+        parameters = self._model.parameters()
+        if config.name == "adam":
+            self._optimiser = Adam(parameters, lr=config.learning_rate, weight_decay=config.l2)
+        else:
+            self._optimiser = SGD(
+                parameters,
+                lr=config.learning_rate,
+                momentum=config.momentum,
+                weight_decay=config.l2,
+            )
+        return self._optimiser
+
+    @property
+    def step_done(self) -> int:
+        """Number of steps done."""
+        return self._step
+
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        """Pixel scaling, measured on the samples that M trains on."""
+        trained = self._session.schedule.split.trained
+        return normalisation_of(self._session.pool.images[trained])
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the remaining steps' batches; commits or restores the state first.
+
+        Raises:
+            StateMissingError: an interrupted run left no readable state.
+            ServerOutageError: the order says stop, and the server is gone.
+        """
+        self._begin()
+        schedule = self._session.schedule
+        words = np.empty(0, dtype=np.uint32)
+        epoch = -1
+        for plan in schedule.steps(after=self._step):
+            if plan.epoch != epoch:
+                epoch = plan.epoch
+                words = augmentation_words(self._session.nonce, epoch, self._session.grant.split.pool)
+            self._uplink.permit()
+            self._prepare_step(plan)
+            yield self._batch(plan, words)
+            if self._step != plan.step:
+                raise SupervisionOrderError(
+                    f"batch {plan.step} was handed out and `step` was not called for it"
+                )
+
+    def losses(self, batch: Batch) -> Losses:
+        """Run the mixed batch through M+ and evaluate Eq. 1.
+
+        Raises:
+            NonFiniteLossError: the training has diverged.
+        """
+        mint = self._session.config.mint.mint_weight > 0
+        inputs = batch.inputs if mint else batch.inputs[: batch.plan.trained]
+        hidden = batch.hidden if mint else slice(0, 0)
+        with self._precision():
+            task_logits, mint_logits = self._model.joint(inputs, batch.plan.trained, hidden)
+        return self._objective(task_logits, batch.labels, mint_logits, batch.membership)
+
+    def step(self, batch: Batch, losses: Losses) -> None:
+        """Record one finished optimisation step, and save and evaluate where that is due."""
+        config, plan = self._session.config, batch.plan
+        self._step = plan.step
+        self._recorder.record(
+            StepRecord,
+            step=plan.step,
+            epoch=plan.epoch,
+            batch=batch_digest(self._session.manifest.leaves, plan),
+            task_loss=losses.task,
+            mint_loss=losses.mint,
+            objective=losses.total.item(),
+            task_accuracy=losses.task_accuracy,
+            mint_accuracy=losses.mint_accuracy,
+            learning_rate=self._rate(plan.step),
+            task_weight=config.mint.task_weight,
+            mint_weight=config.mint.mint_weight,
+        )
+        schedule = self._session.schedule
+        last = plan.step == schedule.total_steps
+        if last or plan.step % config.state_interval_steps == 0:
+            self._save_state()
+        epoch_ends = plan.step % schedule.steps_per_epoch == 0
+        if epoch_ends and not last and (plan.epoch + 1) % config.evaluation_interval_epochs == 0:
+            self._evaluate(plan.epoch, INTERIM_SAMPLES)
+
+    def seal(self) -> dict[CohortName, CohortMetrics]:
+        """Score every cohort, commit the calibration, write the submission and seal the log.
+
+        Returns:
+            The final metrics per cohort.
+
+        Raises:
+            SupervisionOrderError: the schedule is not at its end.
+        """
+        session, schedule = self._session, self._session.schedule
+        if self._step != schedule.total_steps:
+            raise SupervisionOrderError(
+                f"the training stands at step {self._step} of {schedule.total_steps}; it can only "
+                "be sealed at its end"
+            )
+        scores = self._evaluate(schedule.epochs - 1, None)
+        scores_bytes = write_scores(scores)
+        weights = self._model.weights()
+        description = canonical.to_bytes(
+            ModelDescription(
+                session_id=session.grant.session_id,
+                model=session.config.model,
+                taps=session.config.taps,
+                mint=session.config.mint,
+                normalisation=self.normalisation,
+                class_names=session.pool.class_names,
+                weights_digest=canonical.sha256_hex(weights),
+                parameters=sum(p.numel() for p in self._model.parameters()),
+            )
+        )
+        session.folder.weights.write(weights)
+        session.folder.description.write(description)
+        session.folder.scores.write(scores_bytes)
+        digest = canonical.sha256_hex(scores_bytes)
+        self._recorder.record(
+            CalibrationRecord,
+            scores_digest=digest,
+            calibration_size=len(scores["calibration"].score),
+        )
+        self._recorder.record(
+            SealRecord,
+            step=self._step,
+            weights_digest=canonical.sha256_hex(weights),
+            description_digest=canonical.sha256_hex(description),
+            scores_digest=digest,
+        )
+        return {metrics.cohort: metrics for metrics in cohort_metrics(scores)}
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    @property
+    def _model(self) -> EnhancedAuditedModel:
+        if self._enhanced is None:
+            raise SupervisionOrderError("call `enhance` first: there is no model yet")
+        return self._enhanced
+
+    def _begin(self) -> None:
+        if self._optimiser is None:
+            raise SupervisionOrderError("call `optimiser` before `batches`")
+        if len(self._spool):
+            self._resume(self._optimiser)
+            return
+        self._recorder.record(
+            GrantRecord,
+            grant_digest=self._session.grant_digest,
+            code_digest=self._session.request.code_digest,
+            image_digest=self._session.request.image_digest,
+            mode="process" if self._session.request.image_digest is None else "container",
+            environment=self._session.request.environment,
+        )
+        self._save_state()
+
+    def _resume(self, optimiser: Optimizer) -> None:
+        last_step, states = 0, []
+        for record in read_records(self._spool):
+            match record:
+                case StepRecord(step=step):
+                    last_step = step
+                case ResumeRecord(step=step):
+                    last_step = step
+                    states = [state for state in states if state.step <= step]
+                case StateRecord():
+                    states.append(record)
+        if not states:  # broken off before the initial state was committed: nothing is lost
+            self._save_state()
+            return
+        record, data = self._last_readable(states)
+        self._step = self._saved_step = restore_state(
+            data, self._model, optimiser, self._objective
+        )
+        self._recorder.record(
+            ResumeRecord,
+            step=self._step,
+            state_digest=record.state_digest,
+            discarded_steps=last_step - self._step,
+            environment=self._session.request.environment,
+        )
+        self._on_resume(self._step, last_step - self._step)
+
+    def _last_readable(self, states: list[StateRecord]) -> tuple[StateRecord, bytes]:
+        for record in reversed(states):
+            file = self._session.folder.state(_state_name(record.step))
+            if file.exists():
+                data = file.read()
+                if state_digest(data) == record.state_digest:
+                    return record, data
+        raise StateMissingError(
+            f"none of the {len(states)} states that the log commits to can be read in "
+            f"{self._session.folder.states}; restore one from a backup, or start a new session"
+        )
+
+    def _prepare_step(self, plan: StepPlan) -> None:
+        if self._optimiser is None:
+            raise SupervisionOrderError("call `optimiser` first")
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._rate(plan.step)
+        # Seeding each step from the nonce leaves no generator state to save or to replay.
+        torch.manual_seed((generator_seed(self._session.nonce) + plan.step) % SEED_MODULUS)
+        self._model.train()
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(
+            self._session.config.optimiser, step, self._session.schedule.total_steps
+        )
+
+    def _batch(self, plan: StepPlan, words: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> Batch:
+        config, pool = self._session.config, self._session.pool
+        inputs = augment(
+            to_inputs(pool.images[plan.rows], self.normalisation),
+            words[plan.rows],
+            config.augmentation,
+            config.shift_pixels,
+        )
+        membership = torch.full((len(plan.rows) - len(plan.silent),), NON_MEMBER)
+        membership[: len(plan.told) + len(plan.told_only)] = MEMBER
+        return Batch(
+            plan=plan,
+            inputs=inputs.contiguous(memory_format=torch.channels_last),
+            labels=torch.from_numpy(pool.labels[plan.rows[: plan.trained]]),
+            membership=membership,
+        )
+
+    def _save_state(self) -> None:
+        if self._optimiser is None or self._saved_step == self._step:
+            return
+        data = dump_state(self._step, self._model, self._optimiser, self._objective)
+        self._session.folder.state(_state_name(self._step)).write(data)
+        self._recorder.record(
+            StateRecord,
+            step=self._step,
+            state_digest=state_digest(data),
+            weights_digest=canonical.sha256_hex(self._model.weights()),
+        )
+        self._saved_step = self._step
+
+    def _evaluate(self, epoch: int, limit: int | None) -> dict[CohortName, CohortScores]:
+        split = self._session.schedule.split
+        scores = {
+            cohort: self._score(
+                self._session.test if cohort == "test" else self._session.pool,
+                np.arange(len(self._session.test.labels))
+                if cohort == "test"
+                else getattr(split, cohort),
+                limit,
+            )
+            for cohort in COHORTS
+        }
+        scores = {cohort: found for cohort, found in scores.items() if len(found.score)}
+        self._recorder.record(
+            EvaluationRecord, step=self._step, epoch=epoch, cohorts=tuple(cohort_metrics(scores))
+        )
+        return scores
+
+    def _score(self, pool: Pool, indices: Indices, limit: int | None) -> CohortScores:
+        if limit is not None:
+            # Pools are often sorted by class: every k-th sample keeps the classes balanced.
+            indices = indices[:: max(1, len(indices) // limit)][:limit]
+        # In float32 whatever the training used: queries are scored so, on any machine.
+        return score_cohort(
+            self._model, pool.images[indices], pool.labels[indices], self.normalisation
+        )
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self._session.config.precision == "bfloat16":
+            return torch.autocast("cpu", dtype=torch.bfloat16)
+        return nullcontext()
+
+    def __enter__(self) -> "Supervision":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._spool.sync()
+
+
+def _state_name(step: int) -> str:
+    return f"step-{step:08d}.safetensors"

@@ -112,12 +112,6 @@ class SessionNotSubmittedError(ServerError):
     status = HTTPStatus.CONFLICT
 
 
-class AlreadySubmittedError(ServerError):
-    """Another description or other scores were submitted for this session."""
-
-    status = HTTPStatus.CONFLICT
-
-
 class ForkError(ServerError):
     """Two different histories of one log."""
 
@@ -194,10 +188,6 @@ class DescriptionMismatchError(ServerError):
 
 class ScoresMismatchError(ServerError):
     """These are not the scores that the log was sealed with."""
-
-
-class ScoresFormatError(ServerError):
-    """The scores file lacks the calibration scores, or holds something else than finite numbers."""
 
 
 class CustomModelError(ServerError):

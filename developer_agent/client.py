@@ -8,7 +8,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -34,6 +34,7 @@ _ERROR_TYPE_PREFIX = "urn:auditkit:error:"
 _JSON = {"Content-Type": "application/json"}
 
 Timeout = float | tuple[float, float]
+S = TypeVar("S", bound=Schema)
 
 
 class ServerClient:
@@ -146,7 +147,11 @@ class ServerClient:
         self, session_id: str, weights: Path, description: Path, scores: Path
     ) -> VerificationReport:
         """Hand over M+; return what the verification found."""
-        with weights.open("rb") as first, description.open("rb") as second, scores.open("rb") as last:
+        with (
+            weights.open("rb") as first,
+            description.open("rb") as second,
+            scores.open("rb") as last,
+        ):
             answer = self._call(
                 "PUT",
                 _session(session_id, "submission"),
@@ -306,7 +311,7 @@ def _refusal(answer: requests.Response) -> ServerRefusedError | UnexpectedAnswer
 
 
 def _problem(answer: requests.Response) -> dict[str, Any]:
-    """The problem details of RFC 9457, or nothing when something else answered."""
+    """Return the problem details of RFC 9457, or nothing when something else answered."""
     try:
         problem = answer.json()
     except (requests.RequestException, ValueError):
@@ -338,7 +343,7 @@ def _list(answer: requests.Response) -> list[dict[str, Any]]:
     raise UnexpectedAnswerError(f"{answer.url} answered with JSON that is no list of objects")
 
 
-def _parsed[S: Schema](answer: requests.Response, model: type[S]) -> S:
+def _parsed(answer: requests.Response, model: type[S]) -> S:
     try:
         return model.from_bytes(answer.content)
     except ValidationError as error:

@@ -10,6 +10,9 @@ PUBLIC_MODE = 0o644
 PRIVATE_MODE = 0o600  # keys: readable by their owner only
 
 
+_TEMPORARY_SUFFIX = ".being-written"
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable: creation, renaming and removal of its files."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -36,7 +39,7 @@ def write_atomically(path: Path, data: bytes, mode: int = PUBLIC_MODE) -> None:
     Raises:
         DiskWriteError: the disk is full or the folder not writable; the old content is intact.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
@@ -52,3 +55,9 @@ def write_atomically(path: Path, data: bytes, mode: int = PUBLIC_MODE) -> None:
             f"cannot write {len(data)} bytes to {path}: {error.strerror}. The file's previous "
             "content is intact; make room or check the folder's permissions, then try again"
         ) from error
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a crash left of unfinished writes; nobody else may be writing there."""
+    for temporary in folder.glob(f".*{_TEMPORARY_SUFFIX}"):
+        temporary.unlink()

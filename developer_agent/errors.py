@@ -124,3 +124,11 @@ class UplinkStoppedError(AgentError):
 
 class ServerOutageError(AgentError):
     """The server has been silent for longer than the order allows, and the order says stop."""
+
+
+class SessionKeyMismatchError(AgentError):
+    """The session key in the run folder is not the one that the grant certifies."""
+
+
+class CommitterStoppedError(AgentError):
+    """The upload was stopped from outside."""

@@ -40,14 +40,14 @@ class RunConfig(Schema):
     training: TrainingConfig
 
 
-def load_run_config(path: Path) -> RunConfig:
-    """Read and validate a configuration file.
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
 
     Raises:
-        RunConfigError: with the place of the mistake, and the likely correct name for a typo.
+        RunConfigError: it cannot be read, or is no TOML.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunConfigError(
             f"cannot read the configuration {path}: {error.strerror}; give the path of a TOML "
@@ -55,14 +55,13 @@ def load_run_config(path: Path) -> RunConfig:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RunConfigError(f"{path} is not valid TOML: {error}") from error
-    return parse_run_config(document, str(path))
 
 
 def parse_run_config(document: dict[str, Any], source: str) -> RunConfig:
     """Validate a configuration that was read from `source`.
 
     Raises:
-        RunConfigError: see `load_run_config`.
+        RunConfigError: with the place of each mistake, and the likely correct name for a typo.
     """
     try:
         # Through JSON: TOML's arrays and strings are then read as the schema's own types.

@@ -20,7 +20,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from developer_agent.disk import PRIVATE_MODE, PUBLIC_MODE, sync_folder, write_atomically
+from developer_agent.disk import (
+    PRIVATE_MODE,
+    PUBLIC_MODE,
+    remove_temporaries,
+    sync_folder,
+    write_atomically,
+)
 from developer_agent.errors import DiskWriteError, RunFileMissingError, RunLockedError
 
 _FOLDER_MODE = 0o700  # the pool's keys and the model are the developer's secrets
@@ -66,7 +72,7 @@ class StoredFile:
 
 
 class RunFolder:
-    """The files of one run, by name. Only `create` and the accessors' own methods touch the disk."""
+    """The files of one run, by name. Making one of these objects does not touch the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -113,7 +119,8 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keep every other process, and every other part of this one, off this run.
 
-        The system releases the lock when its process ends, however it ends.
+        The system releases the lock when its process ends, however it ends. Leftovers of a crash
+        are removed.
 
         Raises:
             RunLockedError: somebody else holds the lock.
@@ -137,6 +144,8 @@ class RunFolder:
                 ) from error
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            for folder in (self.path, self.states, self.weights.path.parent):
+                remove_temporaries(folder)
             yield
         finally:
             os.close(descriptor)

@@ -199,4 +199,4 @@ def _secrets(folder: RunFolder) -> tuple[SigningKey, bytes]:
 def _manifests(pool: Pool, test: Pool, key: bytes) -> tuple[Manifest, Manifest]:
     # One key per manifest: equal samples in pool and test must not give equal leaves.
     test_key = hashlib.sha256(TEST_KEY_LABEL + key).digest()
-    return Manifest.build(pool, key), Manifest.build(test, test_key)
+    return Manifest(pool, key), Manifest(test, test_key)

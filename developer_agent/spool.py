@@ -17,8 +17,9 @@ from typing import Self
 
 from auditkit.evidence.merkle import Frontier, leaf_hash
 from developer_agent.disk import PUBLIC_MODE, sync_folder
-from developer_agent.errors import SpoolLineError, SpoolRangeError, SpoolWriteError
+from developer_agent.errors import DiskWriteError, SpoolLineError, SpoolRangeError, SpoolWriteError
 
+_OPEN_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _NEWLINE = b"\n"
 _NUL = b"\0"
 _BLOCK_BYTES = 1 << 20  # read at once while recovering
@@ -41,9 +42,17 @@ class Spool:
 
         A line is whole when it ends in a newline and has no NUL byte, which a filesystem may leave
         where data did not reach the disk. Everything from the first torn line on is cut.
+
+        Raises:
+            DiskWriteError: the file can't be opened or made.
         """
         existed = path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PUBLIC_MODE)
+        try:
+            descriptor = os.open(path, _OPEN_FLAGS, PUBLIC_MODE)
+        except OSError as error:
+            raise DiskWriteError(
+                f"cannot open {path}: {error.strerror}; check the disk and the folder's permissions"
+            ) from error
         if not existed:
             sync_folder(path.parent)
         ends = _whole_lines(descriptor)
@@ -101,7 +110,7 @@ class Spool:
         try:
             written = os.write(self._descriptor, data)
         except OSError as error:
-            raise SpoolWriteError(str(self._path), len(data), error.strerror) from error
+            raise SpoolWriteError(str(self._path), len(data), str(error.strerror)) from error
         if written != len(data):
             os.ftruncate(self._descriptor, self._ends[-1])
             raise SpoolWriteError(
@@ -117,7 +126,7 @@ class Spool:
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
-            raise SpoolWriteError(str(self._path), 0, error.strerror) from error
+            raise SpoolWriteError(str(self._path), 0, str(error.strerror)) from error
 
     def read(self, first: int, count: int, most_bytes: int | None = None) -> list[bytes]:
         """Return `count` lines from `first` on, without newlines.

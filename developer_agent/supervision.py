@@ -1,6 +1,6 @@
 """The supervision API: what a training loop needs to run under supervision, and nothing else.
 
-    with Supervision(session, uplink) as supervision:
+    with Supervision(session, spool) as supervision:
         enhanced = supervision.enhance()
         optimiser = supervision.optimiser()
         for batch in supervision.batches():
@@ -20,7 +20,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,10 +38,11 @@ from auditkit.evidence.derivation import (
     learning_rate,
 )
 from auditkit.mint.enhanced import EnhancedAuditedModel
-from auditkit.mint.evaluation import CohortScores, score_cohort, write_scores
+from auditkit.mint.evaluation import score_cohort
 from auditkit.mint.metrics import cohort_metrics
 from auditkit.mint.objective import MEMBER, NON_MEMBER, Losses, Objective
 from auditkit.mint.preprocessing import augment, normalisation_of, to_inputs
+from auditkit.mint.scores import CohortScores, write_scores
 from developer_agent.errors import AgentError
 from developer_agent.recorder import Recorder, read_records
 from developer_agent.session import Session
@@ -72,14 +72,6 @@ COHORTS: tuple[CohortName, ...] = (
 )
 INTERIM_SAMPLES = 500  # per cohort in evaluations during training; the last one takes all
 SEED_MODULUS = 2**63
-
-
-class UplinkLike(Protocol):
-    """What supervision asks of the uplink on the training thread; none of it waits for a network
-    unless the order's outage policy says so."""
-
-    def permit(self) -> None:
-        """Return when training may go on; raise when the order says stop."""
 
 
 class SupervisionOrderError(AgentError):
@@ -115,13 +107,21 @@ class Supervision:
         self,
         session: Session,
         spool: Spool,
-        uplink: UplinkLike,
+        permit: Callable[[], None] = lambda: None,
         on_resume: Callable[[int, int], None] = lambda _step, _discarded: None,
     ) -> None:
+        """Supervise one session.
+
+        Args:
+            session: open and granted.
+            spool: where the records go.
+            permit: called before each step; waits or raises as the order's outage policy says.
+            on_resume: told the step that training goes on from, and how many steps were lost.
+        """
         self._session = session
         self._spool = spool
         self._recorder = Recorder(spool)
-        self._uplink = uplink
+        self._permit = permit
         self._on_resume = on_resume
         self._enhanced: EnhancedAuditedModel | None = None
         self._optimiser: Optimizer | None = None
@@ -184,7 +184,7 @@ class Supervision:
             if plan.epoch != epoch:
                 epoch = plan.epoch
                 words = augmentation_words(self._session.nonce, epoch, self._session.grant.split.pool)
-            self._uplink.permit()
+            self._permit()
             self._prepare_step(plan)
             yield self._batch(plan, words)
             if self._step != plan.step:
@@ -268,7 +268,7 @@ class Supervision:
         self._recorder.record(
             CalibrationRecord,
             scores_digest=digest,
-            calibration_size=len(scores["calibration"].score),
+            calibration_size=scores["calibration"].size,
         )
         self._recorder.record(
             SealRecord,
@@ -398,7 +398,7 @@ class Supervision:
             )
             for cohort in COHORTS
         }
-        scores = {cohort: found for cohort, found in scores.items() if len(found.score)}
+        scores = {cohort: found for cohort, found in scores.items() if found.size}
         self._recorder.record(
             EvaluationRecord, step=self._step, epoch=epoch, cohorts=tuple(cohort_metrics(scores))
         )

@@ -1,0 +1,1 @@
+"""Pools of samples, and keyed commitments to them."""

@@ -12,6 +12,9 @@ from schemas.base import Schema
 MAX_JSON_BYTES = 16_000_000
 """Largest JSON document read from another party; orders, grants and verdicts are far smaller."""
 
+MAX_INTEGER = 2**53 - 1
+"""Largest integer that every reader of JSON holds exactly (RFC 7493, section 2.2)."""
+
 
 def to_bytes(document: Schema | Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Return the RFC 8785 form: the exact bytes that are signed, logged and stored.
@@ -36,7 +39,7 @@ def parse(data: bytes, limit: int = MAX_JSON_BYTES) -> Any:  # noqa: ANN401 - an
     """Read JSON from another party as strictly as I-JSON (RFC 7493) demands.
 
     Two readers must never see different documents in the same bytes, so repeated member names, NaN,
-    infinities, integers beyond 2^53 - 1, lone surrogates and byte order marks are refused.
+    infinities, integers that a double cannot hold, lone surrogates and byte order marks are refused.
 
     Args:
         data: UTF-8 text.
@@ -52,6 +55,7 @@ def parse(data: bytes, limit: int = MAX_JSON_BYTES) -> Any:  # noqa: ANN401 - an
             data.decode("utf-8"),
             object_pairs_hook=_object_without_repeated_names,
             parse_constant=_refuse_constant,
+            parse_int=_exact_number,
         )
     except (ValueError, RecursionError) as error:
         raise CanonicalFormError(f"the bytes are not a JSON document: {error}") from error
@@ -69,6 +73,17 @@ def _object_without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, An
     if len(members) != len(pairs):
         raise CanonicalFormError("a JSON object names the same member twice (RFC 7493, 2.3)")
     return members
+
+
+def _exact_number(text: str) -> int | float:
+    """Read digits without a fraction: RFC 8785 writes large doubles like that, 1e17 for instance."""
+    number = int(text)
+    if abs(number) <= MAX_INTEGER:
+        return number
+    double = float(text)
+    if to_bytes(double).decode() != text:
+        raise CanonicalFormError(f"{text[:40]} is not exact as an IEEE 754 double (RFC 7493, 2.2)")
+    return double
 
 
 def _refuse_constant(constant: str) -> NoReturn:

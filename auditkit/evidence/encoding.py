@@ -1,7 +1,6 @@
 """Base64 (RFC 4648) without the freedom that lets two texts mean the same bytes."""
 
 import base64
-import binascii
 
 
 def from_base64(text: str, *, url_safe: bool = False) -> bytes:
@@ -17,7 +16,7 @@ def from_base64(text: str, *, url_safe: bool = False) -> bytes:
     alternatives = b"-_" if url_safe else b"+/"
     try:
         data = base64.b64decode(text, altchars=alternatives, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ValueError(f"not base64: {error}") from error
     if base64.b64encode(data, altchars=alternatives).decode() != text:
         raise ValueError("not the canonical base64 spelling of its bytes")

@@ -55,6 +55,7 @@ class EnhancedAuditedModel(nn.Module):
             UnknownArchitectureError, ModelArgumentError, CustomModelError, ModelShapeError: see
                 `build_audited_model`.
             UnknownTapError, TapPositionError, TapShapeError: see `resolve_taps`.
+
         """
         if isinstance(config, TrainingConfig):
             config = (config.model, config.taps, config.mint)
@@ -89,6 +90,7 @@ class EnhancedAuditedModel(nn.Module):
 
         Raises:
             ModelShapeError: `trained` does not lie between 1 and B.
+
         """
         if not 1 <= trained <= inputs.shape[0]:
             raise ModelShapeError(
@@ -115,6 +117,7 @@ class EnhancedAuditedModel(nn.Module):
             WeightsFileError: the file is truncated, damaged or not safetensors.
             WeightsMismatchError: names, shapes or types are not those of this model.
             NonFiniteWeightsError: a weight is infinite or not a number.
+
         """
         tensors = _parse(data)
         _check_match(tensors, self.state_dict())

@@ -68,6 +68,7 @@ def build_head(shapes: Sequence[Shape], config: MintConfig) -> nn.Module:
 
     Raises:
         TapShapeError: the head cannot read a map of that shape.
+
     """
     return HEADS[config.head](shapes, config)
 

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -37,6 +37,17 @@ RESERVED_ARGUMENTS = frozenset(
     }
 )
 
+# How foreign model code complains about arguments and image sizes that do not suit it.
+UNFIT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -48,6 +59,7 @@ def build_audited_model(config: ModelConfig, seed: int) -> nn.Module:
         ModelArgumentError: an argument is reserved or refused by the architecture.
         CustomModelError: the configuration names the user's own module, which only they can build.
         ModelShapeError: the model does not take such images, or gives no row of class scores.
+
     """
     name = config.architecture
     if name.startswith(CUSTOM_PREFIX):
@@ -83,12 +95,13 @@ def check_model(model: nn.Module, config: ModelConfig) -> None:
 
     Raises:
         ModelShapeError: see above.
+
     """
     images = zero_images(config, 2)
     with evaluating(model), torch.no_grad():
         try:
             scores = model(images)
-        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        except UNFIT as error:
             raise ModelShapeError(
                 f"{config.architecture!r} refuses images of shape {tuple(images.shape)}: {error}; "
                 "choose another image size, or pass the size through `arguments`"
@@ -119,15 +132,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _create(config: ModelConfig) -> nn.Module:
+    arguments: dict[str, Any] = dict(config.arguments)
     try:
         model: nn.Module = timm.create_model(
             config.architecture,
             pretrained=False,
             in_chans=config.channels,
             num_classes=config.classes,
-            **config.arguments,
+            **arguments,
         )
-    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
+    except UNFIT as error:
         raise ModelArgumentError(
             f"{config.architecture!r} refuses its arguments {config.arguments}: {error}"
         ) from error

@@ -58,6 +58,7 @@ class Objective:
 
         Raises:
             NonFiniteLossError: a loss is infinite or not a number.
+
         """
         task = functional.cross_entropy(task_logits.float(), labels)
         task_value = _finite(task, "task")
@@ -81,6 +82,7 @@ class Objective:
 
         Raises:
             WeightsMismatchError: the state has other entries.
+
         """
         if state.keys() != self.state().keys():
             raise WeightsMismatchError(

@@ -27,6 +27,7 @@ def normalisation_of(images: NDArray[np.uint8]) -> Normalisation:
 
     Raises:
         PixelTypeError, EmptyCohortError.
+
     """
     _check_pixels(images)
     if images.size == 0:
@@ -51,6 +52,7 @@ def to_inputs(images: NDArray[np.uint8], normalisation: Normalisation) -> Tensor
 
     Raises:
         PixelTypeError: not 8-bit pixels, or another number of channels than was measured.
+
     """
     _check_pixels(images)
     if images.shape[3] != len(normalisation.mean):
@@ -75,6 +77,7 @@ def augment(
 
     Raises:
         PixelTypeError: another number of words than images, or a shift as large as the image.
+
     """
     if name == "none":
         return images

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,11 +54,12 @@ def attach(model: nn.Module, names: Iterable[str]) -> list[torch.utils.hooks.Rem
     ]
 
 
-def read(model: nn.Module, inputs: Tensor, reading: Reading) -> Any:
+def read(model: nn.Module, inputs: Tensor, reading: Reading) -> Tensor:
     """Run `model` on `inputs` (B, C, H, W), fill `reading.maps`, and return the model's output."""
     token = _READING.set(reading)
     try:
-        return model(inputs)
+        output: Tensor = model(inputs)
+        return output
     finally:
         _READING.reset(token)
 
@@ -71,6 +71,7 @@ def plan_taps(model: nn.Module, names: tuple[str, ...], config: ModelConfig) -> 
         TapPositionError: a tap does not run exactly once, or lies in a branch whose result is
             joined with rows of the undivided batch.
         TapShapeError: a tap's output is not one tensor with a row per sample.
+
     """
     images = zero_images(config, DRY_ROWS)
     handles = attach(model, names)
@@ -111,7 +112,7 @@ def _check_division(model: nn.Module, images: Tensor, plan: TapPlan, config: Mod
         raise TapPositionError(advice)
 
 
-def _read_map(name: str, _module: nn.Module, _args: Any, output: Any) -> Tensor | None:
+def _read_map(name: str, _module: nn.Module, _args: object, output: object) -> Tensor | None:
     reading = _READING.get()
     if reading is None:
         return None
@@ -127,7 +128,8 @@ def _read_map(name: str, _module: nn.Module, _args: Any, output: Any) -> Tensor 
             "choose a module that is not shared"
         )
     reading.maps[name] = output
-    reading.versions[name] = output._version
+    if not output.is_inference():
+        reading.versions[name] = output._version
     onward = output.clone() if name in reading.copied else output
     if name == reading.last and reading.trained is not None:
         return onward[: reading.trained]

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ def resolve_taps(model: nn.Module, taps: TapConfig, config: ModelConfig) -> tupl
             stages so that a setup means nothing.
         TapPositionError: the batch cannot be divided after the last tap.
         TapShapeError: a tap gives no map.
+
     """
     return find_taps(model, taps, config).names
 
@@ -95,7 +97,7 @@ def _is_stem(model: nn.Module, name: str) -> bool:
 def _divided(blocks: list[str]) -> Stages:
     count = min(STAGES_OF_A_UNIFORM_MODEL, len(blocks))
     bounds = [round(index * len(blocks) / count) for index in range(count + 1)]
-    return [blocks[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [blocks[start:stop] for start, stop in pairwise(bounds)]
 
 
 def _middle_maps(stages: Stages, model: nn.Module, config: ModelConfig) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ COHORT_COLOURS: dict[CohortName, str] = {
 }
 TASK_COLOUR = "#1f4e79"
 MINT_COLOUR = "#9a3b1b"
-CHANCE_COLOUR = "#6b7480"
+CHANCE_COLOUR = "#5b6472"
 MINT_DASH = "6 3"
 
 
@@ -148,7 +148,7 @@ def roc_figure(report: ReportInput) -> Figure | None:
         reached = float(np.interp(0.01, false_rates, true_rates))
         words.append(f"{name}: {formatting.percent(reached)} found at 1 % false positives.")
     chance = np.asarray([low, 1.0])
-    lines.append(plots.Line("chance", chance, chance, CHANCE_COLOUR, "1 3", width=1.4))
+    lines.append(plots.Line("chance", chance, chance, CHANCE_COLOUR, "1 3", width=1.8))
     svg = plots.line_chart(
         plots.Frame(
             "roc",

@@ -50,12 +50,15 @@ def p_value(value: float) -> str:
     return f"{rounded.normalize():f}"
 
 
+def day(value: datetime) -> str:
+    """Return a date in UTC: `21 November 2026`."""
+    utc = value.astimezone(UTC)
+    return f"{utc.day}{NO_BREAK_SPACE}{_MONTHS[utc.month - 1]} {utc.year}"
+
+
 def moment(value: datetime) -> str:
     """Return a point in time in UTC: `21 November 2026, 14:05 UTC`."""
-    utc = value.astimezone(UTC)
-    return f"{utc.day}{NO_BREAK_SPACE}{_MONTHS[utc.month - 1]} {utc.year}, {utc:%H:%M}" + (
-        f"{NO_BREAK_SPACE}UTC"
-    )
+    return f"{day(value)}, {value.astimezone(UTC):%H:%M}{NO_BREAK_SPACE}UTC"
 
 
 def unix_moment(seconds: float) -> str:
@@ -67,17 +70,13 @@ def unix_moment(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time span in its two largest units: `2 h 5 min`."""
-    whole = round(seconds)
+    """Return a time span in hours, minutes and seconds: `2 h 5 min`."""
     if seconds < 10:
         return f"{seconds:.1f}{NO_BREAK_SPACE}s"
-    minutes, rest = divmod(whole, 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}{NO_BREAK_SPACE}h {minutes}{NO_BREAK_SPACE}min"
-    if minutes:
-        return f"{minutes}{NO_BREAK_SPACE}min {rest}{NO_BREAK_SPACE}s"
-    return f"{rest}{NO_BREAK_SPACE}s"
+    units = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    return " ".join(f"{n}{NO_BREAK_SPACE}{unit}" for n, unit in units if n)
 
 
 def count_of(number: int, singular: str, plural: str | None = None) -> str:

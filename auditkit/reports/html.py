@@ -56,25 +56,29 @@ class Source:
 
 def render_html(report: ReportInput) -> str:
     """Return the report as one HTML document; the same input gives the same text."""
-    return _environment().get_template("report.html").render(
-        report=report,
-        config=report.request.config,
-        levels=list(AssuranceLevel),
-        conclusion=wording.conclusion(report),
-        proven=wording.proven(report),
-        not_proven=wording.not_proven(report),
-        configuration=wording.configuration_rows(report.request.config),
-        training_figures=figures.training_figures(report),
-        cohorts=_cohort_rows(report),
-        nominal_rates=NOMINAL_RATES,
-        priors=PRIORS,
-        predictive=_predictive_rows(report),
-        baselines=_baseline_rows(report),
-        histograms=figures.score_histograms(report),
-        threshold_rate=report.order.false_positive_rate,
-        roc=figures.roc_figure(report),
-        sources=_sources(report),
-        glossary=wording.GLOSSARY,
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            config=report.request.config,
+            levels=list(AssuranceLevel),
+            conclusion=wording.conclusion(report),
+            proven=wording.proven(report),
+            not_proven=wording.not_proven(report),
+            configuration=wording.configuration_rows(report.request.config),
+            training_figures=figures.training_figures(report),
+            cohorts=_cohort_rows(report),
+            nominal_rates=NOMINAL_RATES,
+            priors=PRIORS,
+            predictive=_predictive_rows(report),
+            baselines=_baseline_rows(report),
+            histograms=figures.score_histograms(report),
+            threshold_rate=report.order.false_positive_rate,
+            roc=figures.roc_figure(report),
+            sources=_sources(report),
+            glossary=wording.GLOSSARY,
+        )
     )
 
 
@@ -94,6 +98,7 @@ def _environment() -> Environment:
         "nominal": formatting.nominal_percent,
         "interval": formatting.interval,
         "p_value": formatting.p_value,
+        "day": formatting.day,
         "moment": formatting.moment,
         "unix_moment": formatting.unix_moment,
         "duration": formatting.duration,

@@ -21,7 +21,7 @@ MUTED = "#515b69"
 GRID = "#e3e6eb"
 FRAME = "#8a93a0"
 
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 40.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 18.0, 10.0, 40.0
 LEGEND_ROW = 17.0
 FONT_SIZE = "11"
 CHARACTER_WIDTH = 6.1  # of the 11-unit sans-serif font, on average; for laying out the legend
@@ -71,9 +71,7 @@ class Axis:
         """Return the text beside a tick."""
         if self.percent:
             return f"{100 * value:.6g} %"
-        if abs(value) >= 10_000:
-            return f"{value / 1000:.6g}k"
-        return f"{value:.6g}"
+        return f"{value:,.6g}".replace("-", "\N{MINUS SIGN}")
 
     def _warp(self, values: FloatArray) -> FloatArray:
         return np.log10(values) if self.scale == "log" else values
@@ -100,7 +98,7 @@ def line_chart(frame: Frame, x_axis: Axis, y_axis: Axis, lines: Sequence[Line]) 
         if len(x) == 0:
             continue
         points = _points(area.x(x_axis.position(x)), area.y(y_axis.position(y)))
-        SubElement(root, "polyline", points=points, fill="none", **_stroke(line))
+        SubElement(root, "polyline", {"points": points, "fill": "none"} | _stroke(line))
     _legend(root, rows, frame.height + 8.0)
     return _text(root)
 
@@ -124,15 +122,15 @@ def histogram(
         steps.append(f"V{_number(height)}H{_number(x[index + 1])}")
     steps.append(f"V{_number(area.bottom)}Z")
     SubElement(
-        root, "path", {"d": "".join(steps), "fill": colour, "fill-opacity": "0.85", "stroke": "none"}
+        root,
+        "path",
+        {"d": "".join(steps), "fill": colour, "fill-opacity": "0.85", "stroke": "none"},
     )
     if marker is not None and x_axis.low <= marker <= x_axis.high:
         at = _number(float(area.x(x_axis.position(np.asarray([marker])))[0]))
-        attributes = {"stroke": INK, "stroke-width": "1.2", "stroke-dasharray": "4 3"}
-        SubElement(
-            root, "line", {"x1": at, "x2": at, "y1": _number(area.top), "y2": _number(area.bottom)}
-            | attributes,
-        )  # fmt: skip
+        ends = {"x1": at, "x2": at, "y1": _number(area.top), "y2": _number(area.bottom)}
+        style = {"stroke": INK, "stroke-width": "1.2", "stroke-dasharray": "4 3"}
+        SubElement(root, "line", ends | style)
     return _text(root)
 
 
@@ -172,10 +170,9 @@ def _canvas(
     area = _Area(LEFT, frame.width - RIGHT, TOP, frame.height - BOTTOM)
     _draw_x_axis(root, area, x_axis)
     _draw_y_axis(root, area, y_axis)
-    outline = f"M{_number(area.left)},{_number(area.top)}V{_number(area.bottom)}" + (
-        f"H{_number(area.right)}"
-    )
-    SubElement(root, "path", d=outline, fill="none", stroke=FRAME)
+    corner = f"M{_number(area.left)},{_number(area.top)}V{_number(area.bottom)}"
+    outline = f"{corner}H{_number(area.right)}"
+    SubElement(root, "path", {"d": outline, "fill": "none", "stroke": FRAME})
     return root, area
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - this is text for people, with their apostrophes and dashes
 """What the report says in words: outcomes, limits, cohorts, terms. Derived from the findings."""
 
 from dataclasses import dataclass
@@ -6,6 +7,7 @@ from typing import Literal
 from auditkit.reports import formatting
 from auditkit.reports.content import ReportInput
 from schemas import AssuranceLevel, CohortName, Finding, FlaggedRate, RateEstimate, TrainingConfig
+from schemas.verification import FindingOutcome
 
 ToneName = Literal["good", "reserved", "bad"]
 
@@ -83,60 +85,86 @@ EVIDENCE_WORDS = {
     "undeclared": "passive test",
 }
 
-GLOSSARY: tuple[tuple[str, str], ...] = (
-    ("Audited Model (M)", "The model whose training data is in question."),
-    (
+GLOSSARY: tuple[Statement, ...] = (
+    Statement("Audited Model (M)", "The model whose training data is in question."),
+    Statement(
         "MINT Model (T)",
         "A small model trained together with M that reads M’s inner activations and says "
         "whether a sample was a member. MINT stands for membership inference test.",
     ),
-    ("Enhanced Audited Model (M+)", "M and T together, as submitted to the auditor."),
-    ("Member", "A sample that the training used and that was declared to T."),
-    (
+    Statement("Enhanced Audited Model (M+)", "M and T together, as submitted to the auditor."),
+    Statement("Member", "A sample that the training used and that was declared to T."),
+    Statement(
         "Pool",
         "All samples that the developer committed to before training. The auditor’s nonce, "
         "not the developer, decides which cohort each sample falls into.",
     ),
-    (
+    Statement(
         "Nonce",
         "A fresh random number from the auditor from which split, order, initial weights and "
         "augmentation all follow, so that nothing can be prepared in advance.",
     ),
-    (
+    Statement(
         "False positive rate",
         "How often a sample that was not told to T is nevertheless called a member.",
     ),
-    (
+    Statement(
         "p-value",
         "The probability that a sample unknown to T scores at least this high. "
         "It is not the probability that the sample is a stranger.",
     ),
-    (
+    Statement(
         "Positive predictive value",
         "How often “member” is right, given how common members are among the "
         "samples asked about (the prior).",
     ),
-    ("AUC", "Probability that a sample of the cohort scores above a fresh one; 0.5 is guessing."),
-    (
+    Statement(
+        "AUC", "Probability that a sample of the cohort scores above a fresh one; 0.5 is guessing."
+    ),
+    Statement(
         "95 % interval",
         "Exact (Clopper–Pearson) range in which the true rate lies, given how many samples were "
         "counted.",
     ),
-    (
+    Statement(
         "Digest",
         "SHA-256 fingerprint of a file or document: any change of content changes it.",
     ),
-    (
+    Statement(
         "Log, checkpoint, cosignature",
         "Each training step is a record of a tamper-evident log. A checkpoint signs the log so "
         "far; the auditor’s cosignature fixes when it was received.",
     ),
-    (
+    Statement(
         "Replay",
         "Repeating random pieces of the training and comparing the resulting weights with those "
         "that were logged.",
     ),
 )
+
+OPEN_LEADS: dict[FindingOutcome, str] = {
+    "failed": "Refuted:",
+    "warning": "With a warning:",
+    "not_checked": "Not checked:",
+}
+
+CONSEQUENCES: dict[str, Statement] = {
+    "image-verified": Statement(
+        "Which code ran.",
+        "The container was not verified: that the approved code ran is the developer’s own word.",
+    ),
+    "initial-weights": Statement(
+        "Where the training began.",
+        "The initial weights were not rebuilt from the nonce, so a start from a model that had "
+        "already been trained is not excluded.",
+    ),
+    "replay": Statement(
+        "That the logged steps were computed.",
+        "Replay was not performed: no part of the training was repeated, so a forged but "
+        "consistent log is not excluded.",
+    ),
+}
+"""What follows for the reader when a check of `auditkit.evidence.verify` was not made."""
 
 ALWAYS_NOT_PROVEN: tuple[Statement, ...] = (
     Statement(
@@ -156,25 +184,24 @@ def conclusion(report: ReportInput) -> Conclusion:
     """Return the overall outcome; a failed check outweighs everything else."""
     counted = _counted(report.verification.findings)
     made = counted["passed"] + counted["warning"] + counted["failed"]
+    if made == 0:
+        return Conclusion(
+            "bad", "Nothing was checked", "No check was made, so this report proves nothing."
+        )
+    if report.seal is None:
+        failed = f"{counted['failed']} of {formatting.count_of(made, 'check')} failed"
+        return Conclusion(
+            "bad" if counted["failed"] else "reserved",
+            "The session is not complete",
+            "The training has not been sealed, so there is no final model that this evidence "
+            f"speaks for; {failed if counted['failed'] else 'no check of what arrived failed'}.",
+        )
     if counted["failed"]:
         return Conclusion(
             "bad",
             "The evidence does not hold together",
             f"{counted['failed']} of the {formatting.count_of(made, 'check')} that were made "
             "failed. Nothing below should be relied on until this is explained.",
-        )
-    if made == 0:
-        return Conclusion(
-            "bad",
-            "Nothing was checked",
-            "No check was made, so this report proves nothing.",
-        )
-    if report.seal is None:
-        return Conclusion(
-            "reserved",
-            "The session is not complete",
-            f"What has arrived so far withstood {formatting.count_of(made, 'check')}, but the "
-            "training was never sealed: there is no final model that this evidence speaks for.",
         )
     reservations = _reservations(counted)
     if reservations:
@@ -231,38 +258,26 @@ def proven(report: ReportInput) -> list[Statement]:
 
 def not_proven(report: ReportInput) -> list[Statement]:
     """Return what a reader must not conclude: every open finding, then the standing limits."""
-    statements = []
-    for finding in report.verification.findings:
-        lead = {
-            "failed": "Refuted:",
-            "warning": "With a warning:",
-            "not_checked": "Not checked:",
-        }.get(finding.outcome)
-        if lead is not None:
-            statements.append(Statement(f"{lead} {_sentence(finding.claim)}", finding.detail))
+    findings = report.verification.findings
+    standing = {
+        check: words
+        for check, words in CONSEQUENCES.items()
+        if all(f.outcome == "not_checked" for f in findings if f.check == check)
+    }
+    statements = [
+        Statement(
+            f"{OPEN_LEADS[finding.outcome]} {_sentence(finding.claim)}", _sentence(finding.detail)
+        )
+        for finding in findings
+        if finding.outcome in OPEN_LEADS and finding.check not in standing
+    ]
     if report.seal is None:
         statements.append(
             Statement(
                 "The final model.", "The log has no seal, so it does not speak for any final model."
             )
         )
-    if not _passed(report, "image"):
-        statements.append(
-            Statement(
-                "Which code ran.",
-                "The container was not verified: that the approved code ran is the developer’s "
-                "own word.",
-            )
-        )
-    if not _passed(report, "replay"):
-        statements.append(
-            Statement(
-                "That the logged steps were computed.",
-                "Replay was not performed: no part of the training was repeated, so a forged but "
-                "consistent log is not excluded.",
-            )
-        )
-    return [*statements, *ALWAYS_NOT_PROVEN]
+    return [*statements, *standing.values(), *ALWAYS_NOT_PROVEN]
 
 
 def configuration_rows(config: TrainingConfig) -> list[tuple[str, str]]:
@@ -273,9 +288,9 @@ def configuration_rows(config: TrainingConfig) -> list[tuple[str, str]]:
     augmentation = config.augmentation.replace("_", " and ")
     if config.augmentation != "none":
         augmentation += f", up to {config.shift_pixels} pixels"
-    rows = [
+    return [
         ("Architecture of M", model.architecture + (f" ({arguments})" if arguments else "")),
-        ("Input", f"{model.height} × {model.width} pixels, {model.channels} channel(s)"),
+        ("Input", f"{model.height} × {model.width} pixels, channels: {model.channels}"),
         ("Classes", formatting.integer(model.classes)),
         ("Taps read by T", taps),
         (
@@ -285,12 +300,8 @@ def configuration_rows(config: TrainingConfig) -> list[tuple[str, str]]:
         ),
         ("Weight of the task loss, λ1", formatting.decimal(mint.task_weight)),
         ("Weight of the MINT loss, λ2", formatting.decimal(mint.mint_weight)),
-        (
-            "Optimiser",
-            f"{optimiser.name}, learning rate {formatting.decimal(optimiser.learning_rate)}, "
-            f"{optimiser.schedule.replace('_', ' ')} schedule, L2 "
-            f"{formatting.decimal(optimiser.l2)}",
-        ),
+        ("Optimiser", f"{optimiser.name}, {optimiser.schedule.replace('_', ' ')} schedule"),
+        ("Learning rate and L2 term", f"{optimiser.learning_rate:g} and {optimiser.l2:g}"),
         ("Epochs", formatting.integer(config.epochs)),
         (
             "Samples per step",
@@ -299,7 +310,6 @@ def configuration_rows(config: TrainingConfig) -> list[tuple[str, str]]:
         ("Augmentation", augmentation),
         ("Precision", f"{config.precision}, {formatting.count_of(config.threads, 'thread')}"),
     ]
-    return rows
 
 
 def flagged_at(rates: tuple[FlaggedRate, ...], nominal: float) -> RateEstimate | None:
@@ -323,18 +333,11 @@ def _measured(report: ReportInput) -> list[Statement]:
     if told is None or test is None:
         return []
     text = (
-        f"T recognised {formatting.percent(told.value)} of the samples it was told as members, "
-        f"and took {formatting.percent(test.value)} of fresh samples for members, at a nominal "
-        f"false positive rate of {formatting.nominal_percent(nominal)}."
+        f"The MINT Model recognised {formatting.percent(told.value)} of the samples it was told as "
+        f"members, and took {formatting.percent(test.value)} of fresh samples for members, at a "
+        f"nominal false positive rate of {formatting.nominal_percent(nominal)}."
     )
     return [Statement("The error rates of membership answers are known.", text)]
-
-
-def _passed(report: ReportInput, topic: str) -> bool:
-    return any(
-        topic in finding.check and finding.outcome == "passed"
-        for finding in report.verification.findings
-    )
 
 
 def _counted(findings: tuple[Finding, ...]) -> dict[str, int]:

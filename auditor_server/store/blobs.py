@@ -46,6 +46,7 @@ class BlobStore:
 
         Raises:
             FileNotFoundError: there is no such blob.
+
         """
         return self.path(digest).read_bytes()
 

@@ -1,4 +1,4 @@
-"""Real data sets for tests, unpacked once per machine into a cache folder outside the repository."""
+"""Real data sets for tests, unpacked once into a cache folder outside the repository."""
 
 import gzip
 import os

@@ -1,0 +1,188 @@
+"""`init`, `serve` and `order`: what an auditor does before anyone trains."""
+
+import json
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from auditkit.cli.connection import ServerOption, TokenFileOption, connect
+from auditkit.cli.errors import UsageError
+from auditkit.cli.output import console, print_json
+from auditkit.evidence import dsse, statements
+from schemas import AuditOrder
+
+if TYPE_CHECKING:
+    from auditor_server.home import Home
+
+DEFAULT_HOME = Path("auditor-home")
+DEFAULT_PORT = 8470
+DEFAULT_ORDER_DAYS = 90
+TOKENS_FOLDER = "tokens"
+
+HomeOption = Annotated[
+    Path,
+    typer.Option("--home", envvar="AUDITKIT_HOME", help="The auditor's folder: keys, database."),
+]
+
+order_app = typer.Typer(
+    no_args_is_help=True,
+    help="Write, sign, show and list audit orders: who may train what, how, until when.",
+)
+
+
+def init(
+    home: HomeOption = DEFAULT_HOME,
+    auditor: Annotated[
+        str, typer.Option("--auditor", help="Name of the authority, as reports show it.")
+    ] = "Auditor",
+    origin: Annotated[
+        str,
+        typer.Option("--origin", help="Name of the server; every log's origin begins with it."),
+    ] = "localhost",
+) -> None:
+    """Set up an auditor: keys, trust root, database, and one access token per role.
+
+        auditkit init --home auditor-home --auditor "Data Protection Authority" --origin audit.example.org
+    """
+    from auditor_server.home import create_home, write_private
+
+    created = create_home(home, auditor, origin, datetime.now(UTC))
+    folder = home / TOKENS_FOLDER
+    folder.mkdir(mode=0o700)
+    for role, token in created.tokens.items():
+        write_private(folder / f"{role}.token", token.encode() + b"\n")
+    console.print(f"made the auditor's home [bold]{home}[/bold]")
+    console.print(f"  {home}/keys/            private keys; back them up, show them to nobody")
+    console.print(f"  {home}/trust-root.json  hand this to developers and to anyone who verifies")
+    console.print(f"  {home}/tokens/          one access token per role, to hand out")
+    console.print("\nnext: write an order (see examples/orders/) and run")
+    console.print(f"  auditkit order create ORDER.toml --home {home}", markup=False)
+    console.print(f"  auditkit serve --home {home}", markup=False)
+
+
+def serve(
+    home: HomeOption = DEFAULT_HOME,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on. Put TLS in front of any other.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = DEFAULT_PORT,
+) -> None:
+    """Run the auditor's server until it is stopped with Ctrl-C."""
+    from auditor_server.serve import serve as run_server
+    from auditor_server.settings import ServerSettings
+
+    run_server(
+        ServerSettings(home=home),
+        host,
+        port,
+        on_ready=lambda bound, actual: console.print(
+            f"auditkit server for [bold]{home}[/bold] on http://{bound}:{actual} (Ctrl-C stops it)"
+        ),
+    )
+
+
+@order_app.command("create")
+def order_create(
+    file: Annotated[Path, typer.Argument(help="The order as TOML; see examples/orders/.")],
+    home: HomeOption = DEFAULT_HOME,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the signed order here as well."),
+    ] = None,
+) -> None:
+    """Sign an order and file it with the server of this home."""
+    from auditor_server.context import Auditor
+    from auditor_server.home import open_home
+    from auditor_server.orders import add_order
+    from auditor_server.settings import ServerSettings
+
+    opened = open_home(home)
+    now = datetime.now(UTC)
+    order = read_order(file, opened.trust_root(now).auditor, now)
+    envelope = sign_order(opened, order)
+    add_order(Auditor.open(ServerSettings(home=home)), envelope)
+    if output is not None:
+        _write(output, envelope)
+    console.print(
+        f"signed and filed order [bold]{order.order_id}[/bold] for {order.developer}, in force "
+        f"until {order.expires_at:%Y-%m-%d}"
+    )
+
+
+def read_order(file: Path, auditor: str, now: datetime) -> AuditOrder:
+    """Read an order from TOML; `valid_days` in it sets the end.
+
+    Raises:
+        UsageError: the file cannot be read, or is no TOML.
+        pydantic.ValidationError: it breaks the schema of orders.
+    """
+    try:
+        document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the order {file}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file} is not valid TOML: {error}") from error
+    days = document.pop("valid_days", DEFAULT_ORDER_DAYS)
+    if not isinstance(days, int | float) or days <= 0:
+        raise UsageError(f"valid_days in {file} is {days!r}; expected a positive number")
+    document |= {
+        "auditor": auditor,
+        "issued_at": now.isoformat(),
+        "expires_at": (now + timedelta(days=days)).isoformat(),
+    }
+    return AuditOrder.from_bytes(json.dumps(document, default=str))
+
+
+def sign_order(home: "Home", order: AuditOrder) -> bytes:
+    """Return the order as a DSSE envelope, signed by the home's order key."""
+    payload = statements.make(
+        statements.ORDER_PREDICATE, order, statements.subject("order", order.order_id, order)
+    )
+    return dsse.sign(payload, [home.signing_key("order")]).to_bytes()
+
+
+@order_app.command("show")
+def order_show(
+    order: Annotated[str, typer.Argument(help="Identifier of the order.")],
+    server: ServerOption,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Show one order as it was signed."""
+    with connect(server, token_file) as client:
+        payload = dsse.Envelope.from_bytes(client.order(order)).payload
+    print_json(statements.parse(payload, statements.ORDER_PREDICATE, AuditOrder).as_json())
+
+
+@order_app.command("list")
+def order_list(
+    server: ServerOption,
+    token_file: TokenFileOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List the orders on the server."""
+    with connect(server, token_file) as client:
+        orders = client.orders()
+    if as_json:
+        print_json(orders)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("order", "developer", "in force until", "purpose"):
+        table.add_column(heading)
+    for order in orders:
+        table.add_row(
+            order["order_id"], order["developer"], str(order["expires_at"])[:10], order["purpose"]
+        )
+    console.print(table if orders else "no orders yet")
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error

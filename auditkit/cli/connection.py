@@ -1,0 +1,52 @@
+"""Options by which a command finds the auditor's server and proves who asks."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from auditkit.cli.errors import UsageError
+from developer_agent.client import ServerClient
+
+ServerOption = Annotated[
+    str,
+    typer.Option(
+        "--server", envvar="AUDITKIT_SERVER", help="Address of the auditor's server, http(s)://…"
+    ),
+]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        envvar="AUDITKIT_TOKEN_FILE",
+        help="File with your token. Without it, the variable AUDITKIT_TOKEN is used.",
+    ),
+]
+
+
+def read_token(token_file: Path | None) -> str:
+    """Return the token from a file, or from the variable AUDITKIT_TOKEN.
+
+    Raises:
+        UsageError: neither is there.
+    """
+    if token_file is not None:
+        try:
+            return token_file.read_text().strip()
+        except OSError as error:
+            raise UsageError(
+                f"cannot read the token file {token_file}: {error.strerror}; the auditor hands "
+                "tokens out when the server is set up"
+            ) from error
+    token = os.environ.get("AUDITKIT_TOKEN", "").strip()
+    if not token:
+        raise UsageError(
+            "no token: give --token-file, or set AUDITKIT_TOKEN to the token from the auditor"
+        )
+    return token
+
+
+def connect(server: str, token_file: Path | None) -> ServerClient:
+    """Return a client for the server; nothing is sent yet."""
+    return ServerClient(server, read_token(token_file))

@@ -1,0 +1,178 @@
+"""`train`, `sync` and `submit`: what a developer does under supervision."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from auditkit.cli.connection import read_token
+from auditkit.cli.cohorts import cohort_table
+from auditkit.cli.errors import UsageError
+from auditkit.cli.output import console, holds, print_error, print_json, print_verification
+
+if TYPE_CHECKING:
+    from developer_agent.run_config import RunConfig
+    from developer_agent.run_folder import RunFolder
+    from developer_agent.trainer import Run, TrainingResult
+
+EXIT_NOT_VERIFIED = 1
+EXIT_UNACKNOWLEDGED = 3
+EXIT_INTERRUPTED = 130
+
+ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The run's TOML file; see examples/.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one setting, e.g. --set training.epochs=2 --set pool.path=/data. Repeatable.",
+    ),
+]
+
+
+def train(
+    config: ConfigArgument,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the output folder.")
+    ] = False,
+    overrides: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a model under supervision: open a session, train, stream the log, seal, submit.
+
+    Exit code 0 when the submission verifies, 1 when it does not, 3 when the auditor's server does
+    not have everything yet (then run [cyan]auditkit sync[/cyan]), 130 after Ctrl-C.
+
+        auditkit train examples/digits.toml
+    """
+    from auditkit.cli.progress import ProgressDisplay
+    from developer_agent import trainer
+
+    run = _run(config, overrides)
+    screen = Console(quiet=True) if as_json else console
+    try:
+        with ProgressDisplay(screen) as display:
+            result = trainer.train(run, display, resume=resume)
+    except KeyboardInterrupt:
+        print_error(
+            f"stopped. Everything recorded is safe in {run.folder_path}; go on with\n"
+            f"  auditkit train {config} --resume"
+        )
+        sys.exit(EXIT_INTERRUPTED)
+    _finish(result, config, as_json=as_json)
+
+
+def sync(
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Send what the auditor does not have yet, and submit the model if the log is sealed.
+
+    For runs whose server was away. Needs neither the data nor the training environment.
+    """
+    from auditkit.evidence.trust import open_trust_root
+    from developer_agent.run_folder import RunFolder
+    from developer_agent.uplink import sync as send
+
+    run = _run(config, overrides)
+    folder = RunFolder(run.folder_path)
+    root = open_trust_root(folder.trust_root.read(), datetime.now(UTC))
+    with run.client() as client, Progress(console=console, disable=as_json) as progress:
+        task = progress.add_task("sending records", total=None)
+        sent = send(
+            folder,
+            client,
+            root,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        progress.update(task, completed=sent.sent, total=max(1, sent.sent))
+    if not as_json:
+        console.print(f"{sent.sent} records sent; the log has {sent.log_size}, all acknowledged")
+    if sent.sealed:
+        _finish(_submit(run, folder), config, as_json=as_json)
+    elif as_json:
+        print_json({"sent": sent.sent, "sealed": False})
+    else:
+        console.print("the training is not finished; go on with `auditkit train --resume`")
+
+
+def submit(
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Hand the sealed model over (again); `train` and `sync` do this by themselves."""
+    from developer_agent.run_folder import RunFolder
+
+    run = _run(config, overrides)
+    _finish(_submit(run, RunFolder(run.folder_path)), config, as_json=as_json)
+
+
+def _submit(run: "Run", folder: "RunFolder") -> "TrainingResult":
+    from auditkit.evidence import dsse, statements
+    from developer_agent.trainer import submit as hand_over
+    from schemas import SessionGrant
+
+    payload = dsse.Envelope.from_bytes(folder.grant.read()).payload
+    grant = statements.parse(payload, statements.GRANT_PREDICATE, SessionGrant)
+    with run.client() as client:
+        return hand_over(grant.session_id, folder, client, {})
+
+
+def _run(config: Path, overrides: list[str] | None) -> "Run":
+    from developer_agent.trainer import Run
+
+    loaded = _load(config, overrides)
+    base = config.resolve().parent
+    token_file = loaded.server.token_file
+    return Run(loaded, base, read_token(None if token_file is None else base / token_file))
+
+
+def _load(config: Path, overrides: list[str] | None) -> "RunConfig":
+    from auditkit.cli.overrides import apply_overrides
+    from developer_agent.run_config import parse_run_config, read_toml
+
+    return parse_run_config(apply_overrides(read_toml(config), overrides or []), str(config))
+
+
+def _finish(result: "TrainingResult", config: Path, *, as_json: bool) -> None:
+    from developer_agent.trainer import RunOutcome
+
+    if as_json:
+        print_json(
+            {
+                "session_id": result.session_id,
+                "outcome": result.outcome.value,
+                "unacknowledged": result.unacknowledged,
+                "problem": result.problem,
+                "cohorts": {name: m.as_json() for name, m in result.cohorts.items()},
+                "verification": result.report.as_json() if result.report else None,
+            }
+        )
+    if result.outcome is RunOutcome.UNACKNOWLEDGED:
+        what = (
+            f"{result.unacknowledged} records unacknowledged"
+            if result.unacknowledged
+            else "the model is not submitted"
+        )
+        print_error(
+            f"{what}: {result.problem}.\nThe training is complete and safe on disk; when the "
+            f"server is back, run\n  auditkit sync {config}"
+        )
+        sys.exit(EXIT_UNACKNOWLEDGED)
+    if result.report is None:
+        raise UsageError("the run ended without a verification")
+    if not as_json:
+        if result.cohorts:
+            console.print(cohort_table(list(result.cohorts.values())))
+            console.print()
+        print_verification(result.report)
+    if not holds(result.report):
+        sys.exit(EXIT_NOT_VERIFIED)

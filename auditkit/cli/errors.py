@@ -1,0 +1,44 @@
+"""Which exceptions are answers to a user's mistake or bad luck, and how they are told."""
+
+from pydantic import ValidationError
+
+from auditkit.data.errors import DataError
+from auditkit.evidence.errors import EvidenceError
+from auditkit.mint.errors import MintError
+from auditkit.reports.errors import ReportError
+from auditor_server.errors import ServerError
+from auditor_server.serve import PortInUseError
+from developer_agent.errors import AgentError
+
+
+class UsageError(Exception):
+    """A command was given something that it cannot use."""
+
+
+EXPECTED_ERRORS = (
+    AgentError,
+    DataError,
+    EvidenceError,
+    MintError,
+    PortInUseError,
+    ReportError,
+    ServerError,
+    UsageError,
+    ValidationError,
+)
+
+
+def describe(error: BaseException) -> str:
+    """Return what to print for an expected error."""
+    if isinstance(error, ValidationError):
+        return describe_validation(error)
+    return str(error)
+
+
+def describe_validation(error: ValidationError) -> str:
+    """Return one line per broken field of a document."""
+    lines = [
+        f"{'.'.join(str(part) for part in problem['loc']) or 'document'}: {problem['msg']}"
+        for problem in error.errors(include_url=False)
+    ]
+    return f"{error.title} is not valid:\n  " + "\n  ".join(lines)

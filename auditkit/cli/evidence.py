@@ -1,0 +1,91 @@
+"""`verify` and `export`: evidence that travels."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from auditkit.cli.connection import ServerOption, TokenFileOption, connect
+from auditkit.cli.errors import UsageError
+from auditkit.cli.output import console, holds, print_json, print_verification
+
+EXIT_NOT_VERIFIED = 1
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The evidence bundle, from `auditkit export`.")],
+    trust_root: Annotated[
+        Path, typer.Option("--trust-root", help="The auditor's trust root, received out of band.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    no_rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--no-rebuild",
+            help="Skip rebuilding the initial weights from the nonce, the only step that needs "
+            "the architecture.",
+        ),
+    ] = False,
+) -> None:
+    """Check an evidence bundle, offline. Needs nothing but the bundle and the trust root.
+
+    Exit code 0 when the evidence holds, 1 when it does not.
+
+        auditkit verify evidence.bundle --trust-root trust-root.json
+    """
+    from auditkit.evidence.bundle import read_bundle
+    from auditkit.evidence.trust import open_trust_root
+    from auditkit.evidence.verify import verify_bundle
+
+    rebuild = None
+    if not no_rebuild:
+        from auditkit.mint.initial import initial_weights_digest
+
+        rebuild = initial_weights_digest
+    now = datetime.now(UTC)
+    root = open_trust_root(_read(trust_root, "trust root"), now)
+    try:
+        with bundle.open("rb") as file:
+            contents = read_bundle(file)
+            report = verify_bundle(contents, root, now=now, initial_weights=rebuild)
+    except OSError as error:
+        raise UsageError(f"cannot read the bundle {bundle}: {error.strerror}") from error
+    if as_json:
+        print_json({**report.as_json(), "verified": holds(report)})
+    else:
+        print_verification(report)
+    if not holds(report):
+        sys.exit(EXIT_NOT_VERIFIED)
+
+
+def export(
+    session: Annotated[str, typer.Argument(help="Identifier of the session.")],
+    server: ServerOption,
+    token_file: TokenFileOption = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to write the bundle.")
+    ] = Path("evidence.bundle"),
+) -> None:
+    """Fetch a session's evidence bundle: all that a third party needs, in one file."""
+    partial = output.with_name(output.name + ".partial")
+    with connect(server, token_file) as client:
+        try:
+            with partial.open("wb") as file:
+                size = client.bundle(session, file)
+        except OSError as error:
+            raise UsageError(f"cannot write {output}: {error.strerror}") from error
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    partial.replace(output)
+    console.print(f"wrote {output} ({size / 1e6:.1f} MB)")
+    console.print(f"check it with: auditkit verify {output} --trust-root TRUST_ROOT", markup=False)
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the {what} {path}: {error.strerror}") from error

@@ -1,0 +1,57 @@
+"""What can be wrong with data, one type per rule."""
+
+
+class DataError(Exception):
+    """Base of all errors of `auditkit.data`."""
+
+
+class PoolNotFoundError(DataError):
+    """The path of a data set does not exist, or holds nothing that the loader knows."""
+
+
+class UnknownDatasetError(DataError):
+    """torchvision has no data set of that name, or not one of the kind that is needed."""
+
+
+class ClassFoldersError(DataError):
+    """An image folder has no class folders."""
+
+
+class EmptyPoolError(DataError):
+    """A data set has no samples, or fewer than were asked for."""
+
+
+class SingleClassError(DataError):
+    """All samples have one label: there is nothing to learn and nothing to audit."""
+
+
+class LabelRangeError(DataError):
+    """A label does not name one of the classes."""
+
+
+class PixelTypeError(DataError):
+    """Pixels are not unsigned 8-bit values of shape (N, H, W, C) with 1 or 3 channels."""
+
+
+class UndecodableImageError(DataError):
+    """Bytes are not a whole image, or one that is too large to be opened safely."""
+
+
+class ImageSizeError(DataError):
+    """An image has another height, width or number of channels than expected."""
+
+
+class ArraysFileError(DataError):
+    """An .npz file is damaged, holds objects, or lacks an array."""
+
+
+class ManifestKeyError(DataError):
+    """The key of a manifest is not 32 bytes long."""
+
+
+class SampleIndexError(DataError):
+    """A sample index lies outside the manifest."""
+
+
+class OpeningError(DataError):
+    """An opening does not fit the image or the commitment."""

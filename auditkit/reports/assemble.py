@@ -1,0 +1,320 @@
+"""From an evidence bundle and its verification to the content of a report.
+
+Whether the evidence holds has been decided by `auditkit.evidence.verify`; here it is only read. A
+part that cannot be read is left out and a remark says so, because a report on broken evidence is
+needed most.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from auditkit.evidence import dsse, notes, statements, trust
+from auditkit.evidence.bundle import Bundle
+from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence.errors import EvidenceError
+from auditkit.evidence.verify import COSIGNER_SUFFIX
+from auditkit.reports.content import (
+    COHORT_ORDER,
+    FloatArray,
+    LogSummary,
+    QueriedSample,
+    ReportInput,
+    StepTrace,
+)
+from auditkit.reports.errors import ScoresFileError, UnreadableBundleError
+from auditkit.reports.formatting import count_of
+from schemas import (
+    AnyRecord,
+    AuditOrder,
+    CalibrationRecord,
+    CohortName,
+    EvaluationRecord,
+    GrantRecord,
+    MembershipVerdict,
+    ModelDescription,
+    ResumeRecord,
+    SealRecord,
+    SessionGrant,
+    SessionRequest,
+    StateRecord,
+    StepRecord,
+    TrustRoot,
+    VerificationReport,
+    parse_record,
+)
+
+LARGEST_SCORES_FILE = 512 * 1024 * 1024  # bytes; about 60 million samples
+MOST_VERDICTS = 2000  # a page with more cannot be read; the bundle holds them all
+
+CohortArrays = dict[CohortName, FloatArray]
+
+
+def report_input(
+    bundle: Bundle, trust_root: TrustRoot, report: VerificationReport, generated_at: datetime
+) -> ReportInput:
+    """Collect the content of the report of one session.
+
+    Args:
+        bundle: the session's evidence.
+        trust_root: the one that `report` was made with.
+        report: what `verify_bundle` found in this bundle.
+        generated_at: time to print on the report, with a time zone.
+
+    Raises:
+        UnreadableBundleError: order, request or grant cannot be read, so there is no session to
+            report on.
+    """
+    try:
+        order_payload = dsse.Envelope.from_bytes(bundle.order).payload
+        grant_payload = dsse.Envelope.from_bytes(bundle.grant).payload
+        order = statements.parse(order_payload, statements.ORDER_PREDICATE, AuditOrder)
+        grant = statements.parse(grant_payload, statements.GRANT_PREDICATE, SessionGrant)
+        request = SessionRequest.from_bytes(bundle.request)
+    except (EvidenceError, ValidationError) as error:
+        raise UnreadableBundleError(
+            f"order, request or grant of the bundle cannot be read: {error}; ask for the bundle "
+            "again"
+        ) from error
+    remarks: list[str] = []
+    log = _read_log(bundle.records)
+    if log.unreadable:
+        remarks.append(f"{count_of(log.unreadable, 'record')} of the log could not be read.")
+    cosigned_at = _cosignature_times(bundle.checkpoints, trust_root, remarks)
+    scores, losses = _committed_scores(bundle.scores, log, remarks)
+    return ReportInput(
+        auditor=trust_root.auditor,
+        trust_root_version=trust_root.version,
+        order=order,
+        order_digest=sha256_hex(order_payload),
+        request=request,
+        request_digest=sha256_hex(bundle.request),
+        grant=grant,
+        grant_digest=sha256_hex(grant_payload),
+        verification=report,
+        log=_summary(log, len(bundle.records), cosigned_at, order.late_after_seconds),
+        steps=_trace(log.steps),
+        generated_at=generated_at,
+        start=log.start,
+        evaluations=tuple(log.evaluations),
+        calibration=log.calibration,
+        seal=log.seal,
+        scores=scores,
+        task_losses=losses,
+        description=_description(bundle, log.seal, remarks),
+        verdicts=_verdicts(bundle.verdicts, trust_root, remarks),
+        remarks=tuple(remarks),
+    )
+
+
+def read_scores(data: bytes) -> tuple[CohortArrays, CohortArrays]:
+    """Read a scores file (safetensors) into T's scores and M's losses, per cohort.
+
+    Tensors are named `score/<cohort>` and `loss/<cohort>`, one float per sample; others are left
+    alone.
+
+    Raises:
+        ScoresFileError: the file is too large or damaged, or a tensor is not a finite vector.
+    """
+    if len(data) > LARGEST_SCORES_FILE:
+        raise ScoresFileError(
+            f"the scores file has {len(data)} bytes, expected at most {LARGEST_SCORES_FILE}"
+        )
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ScoresFileError(f"the scores file is no safetensors file: {error}") from error
+    groups: dict[str, CohortArrays] = {"score": {}, "loss": {}}
+    for group, arrays in groups.items():
+        for cohort in COHORT_ORDER:
+            name = f"{group}/{cohort}"
+            if name in tensors:
+                arrays[cohort] = _finite_vector(name, tensors[name])
+    return groups["score"], groups["loss"]
+
+
+@dataclass
+class _Log:
+    """What one pass over the log collects."""
+
+    steps: list[StepRecord] = field(default_factory=list)
+    evaluations: list[EvaluationRecord] = field(default_factory=list)
+    resumes: list[ResumeRecord] = field(default_factory=list)
+    times_ms: list[tuple[int, int]] = field(default_factory=list)
+    states: int = 0
+    unreadable: int = 0
+    start: GrantRecord | None = None
+    calibration: CalibrationRecord | None = None
+    seal: SealRecord | None = None
+
+    def take(self, index: int, record: AnyRecord) -> None:
+        """Keep what the report shows of one record."""
+        self.times_ms.append((index, record.time_ms))
+        match record:
+            case StepRecord():
+                self.steps.append(record)
+            case EvaluationRecord():
+                self.evaluations.append(record)
+            case ResumeRecord():
+                # Steps after the saved state were lost and follow once more.
+                self.steps = [step for step in self.steps if step.step <= record.step]
+                self.resumes.append(record)
+            case StateRecord():
+                self.states += 1
+            case GrantRecord():
+                self.start = self.start or record
+            case CalibrationRecord():
+                self.calibration = record
+            case SealRecord():
+                self.seal = record
+
+
+def _read_log(lines: Iterable[bytes]) -> _Log:
+    log = _Log()
+    for index, line in enumerate(lines):
+        try:
+            log.take(index, parse_record(line))
+        except ValidationError:
+            log.unreadable += 1
+    return log
+
+
+def _trace(steps: Sequence[StepRecord]) -> StepTrace:
+    return StepTrace(
+        step=np.asarray([s.step for s in steps], dtype=np.int64),
+        epoch=np.asarray([s.epoch for s in steps], dtype=np.int64),
+        task_loss=np.asarray([s.task_loss for s in steps], dtype=np.float64),
+        mint_loss=np.asarray([s.mint_loss for s in steps], dtype=np.float64),
+        task_accuracy=np.asarray([s.task_accuracy for s in steps], dtype=np.float64),
+        mint_accuracy=np.asarray([s.mint_accuracy for s in steps], dtype=np.float64),
+    )
+
+
+def _cosignature_times(
+    checkpoints: Sequence[bytes], trust_root: TrustRoot, remarks: list[str]
+) -> list[tuple[int, int]]:
+    """Return size and cosignature time of each checkpoint; nothing if one of them is bad."""
+    times = []
+    try:
+        keys = [
+            notes.VerifierKey.cosignature(trust_root.origin + COSIGNER_SUFFIX, key)
+            for key in trust.role_keys(trust_root, "cosigner").values()
+        ]
+        for checkpoint in checkpoints:
+            verified = notes.verify(checkpoint, keys)
+            stamps = [s.timestamp for s in verified.signatures if s.timestamp is not None]
+            times.append((notes.parse_checkpoint(verified.text).size, min(stamps)))
+    except EvidenceError as error:
+        remarks.append(f"The times of the cosignatures are not known: {error}.")
+        return []
+    return times
+
+
+def _summary(
+    log: _Log, records: int, cosigned_at: list[tuple[int, int]], late_after_seconds: float
+) -> LogSummary:
+    times = [time for _, time in log.times_ms]
+    silences = [(after - before) / 1000 for before, after in pairwise(times)]
+    return LogSummary(
+        records=records,
+        unreadable_records=log.unreadable,
+        checkpoints=len(cosigned_at),
+        states=log.states,
+        first_record_ms=times[0] if times else None,
+        last_record_ms=times[-1] if times else None,
+        longest_silence_seconds=max(silences) if silences else None,
+        last_cosigned_seconds=cosigned_at[-1][1] if cosigned_at else None,
+        late_records=_late(log.times_ms, cosigned_at, late_after_seconds) if cosigned_at else None,
+        resumes=tuple(log.resumes),
+    )
+
+
+def _late(
+    times_ms: list[tuple[int, int]], cosigned_at: list[tuple[int, int]], after_seconds: float
+) -> int:
+    """Count records that the auditor cosigned more than `after_seconds` after they were written."""
+    sizes = np.asarray([size for size, _ in cosigned_at])
+    moments = np.asarray([moment for _, moment in cosigned_at], dtype=np.float64)
+    table = np.asarray(times_ms, dtype=np.float64).reshape(-1, 2)
+    covering = np.searchsorted(sizes, table[:, 0], side="right")
+    covered = covering < len(sizes)
+    delays = moments[covering[covered]] - table[covered, 1] / 1000
+    return int((delays > after_seconds).sum())
+
+
+def _committed_scores(
+    data: bytes | None, log: _Log, remarks: list[str]
+) -> tuple[CohortArrays, CohortArrays]:
+    """Read the scores if they are the committed ones; others would draw curves of nothing."""
+    if data is None:
+        return {}, {}
+    if log.calibration is None or sha256_hex(data) != log.calibration.scores_digest:
+        remarks.append(
+            "The scores file is not the one that the log commits to; no curve is drawn from it."
+        )
+        return {}, {}
+    try:
+        return read_scores(data)
+    except ScoresFileError as error:
+        remarks.append(f"No curve is drawn: {error}.")
+        return {}, {}
+
+
+def _finite_vector(
+    name: str, tensor: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+) -> FloatArray:
+    if tensor.ndim != 1 or tensor.dtype.kind != "f":
+        raise ScoresFileError(
+            f"tensor {name} has shape {tensor.shape} and type {tensor.dtype}, expected a vector of "
+            "floating-point numbers"
+        )
+    values = tensor.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ScoresFileError(f"tensor {name} holds numbers that are not finite")
+    return values
+
+
+def _description(
+    bundle: Bundle, seal: SealRecord | None, remarks: list[str]
+) -> ModelDescription | None:
+    if bundle.description is None:
+        return None
+    if seal is None or sha256_hex(bundle.description) != seal.description_digest:
+        remarks.append("The model description is not the sealed one; it is left out.")
+        return None
+    try:
+        return ModelDescription.from_bytes(bundle.description)
+    except ValidationError:
+        remarks.append("The model description cannot be read; it is left out.")
+        return None
+
+
+def _verdicts(
+    envelopes: Sequence[bytes], trust_root: TrustRoot, remarks: list[str]
+) -> tuple[QueriedSample, ...]:
+    queried = []
+    for index, data in enumerate(envelopes[:MOST_VERDICTS]):
+        try:
+            verdict = trust.verify_statement(
+                trust_root,
+                "verdict",
+                dsse.Envelope.from_bytes(data),
+                statements.VERDICT_PREDICATE,
+                MembershipVerdict,
+            )
+        except EvidenceError as error:
+            remarks.append(f"Verdict {index} is left out, its signature does not hold: {error}.")
+            continue
+        queried.append(QueriedSample(verdict))
+    if len(envelopes) > MOST_VERDICTS:
+        remarks.append(
+            f"Only the first {MOST_VERDICTS} of {len(envelopes)} verdicts are shown; the bundle "
+            "holds all."
+        )
+    return tuple(queried)

@@ -1,0 +1,118 @@
+"""What endpoints are given: the server, who is calling, and a body of limited size."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.types import Message
+
+from auditor_server import tokens
+from auditor_server.context import Auditor
+from auditor_server.errors import (
+    BodyTooLargeError,
+    InvalidDocumentError,
+    MissingPartError,
+    NotAllowedError,
+)
+from auditor_server.settings import MEBIBYTE, ServerSettings
+from auditor_server.tokens import Principal, TokenRole
+
+Limit = Callable[[ServerSettings], int]
+# Boundaries, part headers and file names around the files themselves.
+MULTIPART_OVERHEAD_BYTES = MEBIBYTE
+
+
+def _auditor(request: Request) -> Auditor:
+    return cast("Auditor", request.app.state.auditor)
+
+
+AuditorServer = Annotated[Auditor, Depends(_auditor)]
+
+
+def _authenticated(request: Request, auditor: AuditorServer) -> Principal:
+    return tokens.authenticate(auditor.store, request.headers.get("Authorization"))
+
+
+def _allowed(*roles: TokenRole) -> Callable[[Principal], Principal]:
+    def check(principal: Annotated[Principal, Depends(_authenticated)]) -> Principal:
+        if principal.role not in roles:
+            raise NotAllowedError(
+                f"this needs a token of the role {' or '.join(roles)}, yours is of the role "
+                f"{principal.role}"
+            )
+        return principal
+
+    return check
+
+
+AuditorOnly = Annotated[Principal, Depends(_allowed("auditor"))]
+Trainer = Annotated[Principal, Depends(_allowed("auditor", "developer"))]
+Examiner = Annotated[Principal, Depends(_allowed("auditor", "compliance-officer"))]
+Anyone = Annotated[Principal, Depends(_allowed(*tokens.ROLES))]
+
+
+def body_up_to(limit: Limit) -> Callable[[Request, Auditor], Coroutine[Any, Any, bytes]]:
+    """Return a dependency that reads the whole body, and gives up as soon as it is too large."""
+
+    async def read(request: Request, auditor: AuditorServer) -> bytes:
+        limited = _limit_body(request, limit(auditor.settings))
+        return await limited.body()
+
+    return read
+
+
+def form_up_to(limit: Limit, most_files: Limit) -> Callable[..., AsyncIterator[FormData]]:
+    """Return a dependency that spools a multipart form to disk, up to a total size."""
+
+    async def read(request: Request, auditor: AuditorServer) -> AsyncIterator[FormData]:
+        most_bytes = limit(auditor.settings) + MULTIPART_OVERHEAD_BYTES
+        limited = _limit_body(request, most_bytes)
+        try:
+            form = await limited.form(max_files=most_files(auditor.settings), max_fields=0)
+        except (MultiPartException, HTTPException) as error:
+            raise InvalidDocumentError(f"not a readable multipart form: {error}") from error
+        try:
+            yield form
+        finally:
+            await form.close()
+
+    return read
+
+
+def file_part(form: FormData, name: str) -> UploadFile:
+    """Return the file that a form holds under `name`.
+
+    Raises:
+        MissingPartError: there is none.
+
+    """
+    part = form.get(name)
+    if not isinstance(part, UploadFile):
+        raise MissingPartError(
+            f"expected a multipart form with the file {name!r}, found {sorted(form.keys())}"
+        )
+    return part
+
+
+def _limit_body(request: Request, most_bytes: int) -> Request:
+    """Return the request with a body that fails once more than `most_bytes` have arrived.
+
+    What has arrived is counted: a Content-Length header may be absent or wrong.
+    """
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > most_bytes:
+            raise BodyTooLargeError(
+                f"expected a body of at most {most_bytes} bytes, found more; the server's "
+                "settings name its limits"
+            )
+        return message
+
+    return Request(request.scope, receive)

@@ -1,0 +1,23 @@
+"""Records: an agent appends to its session's log."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from auditor_server import records
+from auditor_server.api.dependencies import AuditorServer, Trainer, body_up_to
+from auditor_server.documents import parse
+from schemas import AppendReceipt, AppendRequest
+
+router = APIRouter(prefix="/sessions/{session_id}/records", tags=["records"])
+
+FlushBody = Annotated[bytes, Depends(body_up_to(lambda settings: settings.most_flush_bytes))]
+
+
+@router.post("")
+def append_records(
+    principal: Trainer, auditor: AuditorServer, session_id: str, body: FlushBody
+) -> AppendReceipt:
+    """Append one flush; the answer is its cosigned checkpoint. Sending it again is harmless."""
+    session = auditor.session(session_id, principal)
+    return records.append(auditor, session, parse(AppendRequest, body))

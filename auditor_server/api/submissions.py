@@ -1,0 +1,35 @@
+"""Submissions: the finished model, and what the server finds out about its session."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from starlette.datastructures import FormData
+
+from auditor_server import submissions, verification
+from auditor_server.api.dependencies import AuditorServer, Trainer, file_part, form_up_to
+from auditor_server.settings import ServerSettings
+from schemas import VerificationReport
+
+router = APIRouter(prefix="/sessions/{session_id}/submission", tags=["submissions"])
+
+PARTS = ("weights", "description", "scores")
+
+
+def _most_bytes(settings: ServerSettings) -> int:
+    return (
+        settings.most_weights_bytes + settings.most_description_bytes + settings.most_scores_bytes
+    )
+
+
+SubmissionForm = Annotated[FormData, Depends(form_up_to(_most_bytes, lambda _: len(PARTS)))]
+
+
+@router.put("")
+def submit_model(
+    principal: Trainer, auditor: AuditorServer, session_id: str, form: SubmissionForm
+) -> VerificationReport:
+    """Submit weights, description and scores; the answer is the verification of the session."""
+    session = auditor.session(session_id, principal)
+    weights, description, scores = (file_part(form, name).file for name in PARTS)
+    submissions.submit(auditor, session, weights=weights, description=description, scores=scores)
+    return verification.verify(auditor, verification.assemble(auditor, session))

@@ -1,0 +1,81 @@
+"""Everything that the server's operations need, passed explicitly."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from auditkit.evidence.keys import SigningKey
+from auditkit.evidence.verify import COSIGNER_SUFFIX
+from auditor_server.errors import SessionNotFoundError
+from auditor_server.home import Home, open_home
+from auditor_server.settings import ServerSettings
+from auditor_server.store import BlobStore, SessionRow, Store
+from auditor_server.tokens import Principal
+from schemas import TrustRoot
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Auditor:
+    """One auditor's server: its settings, home, database, and the keys that it signs with."""
+
+    settings: ServerSettings
+    home: Home
+    store: Store
+    blobs: BlobStore
+    session_key: SigningKey
+    cosigner_key: SigningKey
+    verdict_key: SigningKey
+    now: Callable[[], datetime] = _utc_now
+
+    @classmethod
+    def open(cls, settings: ServerSettings) -> "Auditor":
+        """Open the home that the settings name.
+
+        Raises:
+            HomeError: there is none, or a key that the server signs with is missing.
+
+        """
+        home = open_home(settings.home)
+        store = home.open_store(settings.database_url)
+        store.create_tables()
+        return cls(
+            settings=settings,
+            home=home,
+            store=store,
+            blobs=home.blobs,
+            session_key=home.signing_key("session"),
+            cosigner_key=home.signing_key("cosigner"),
+            verdict_key=home.signing_key("verdict"),
+        )
+
+    def trust_root(self) -> TrustRoot:
+        """Return the trust root as it is now.
+
+        Raises:
+            TrustRootError: it is damaged or expired.
+
+        """
+        return self.home.trust_root(self.now())
+
+    def cosigner_name(self, root: TrustRoot) -> str:
+        """Return the name under which this auditor cosigns checkpoints."""
+        return f"{root.origin}{COSIGNER_SUFFIX}"
+
+    def session(self, session_id: str, principal: Principal) -> SessionRow:
+        """Return a session that the principal may see.
+
+        Raises:
+            SessionNotFoundError: there is none, or it belongs to another developer; the two are
+                not told apart.
+
+        """
+        session = self.store.session(session_id)
+        if session is None or (principal.sees_only_own and session.owner != principal.token_id):
+            raise SessionNotFoundError(
+                f"no session {session_id!r} is open to this token; `GET /v1/sessions` lists yours"
+            )
+        return session

@@ -1,0 +1,68 @@
+"""Taking in the auditor's signed orders."""
+
+from auditkit.evidence import dsse, statements, trust
+from auditkit.evidence.canonical import sha256_hex
+from auditor_server.context import Auditor
+from auditor_server.errors import OrderExistsError, OrderNotFoundError
+from auditor_server.store import OrderRow
+from schemas import AuditOrder
+from schemas.wire import OrderSummary
+
+
+def add_order(auditor: Auditor, data: bytes) -> AuditOrder:
+    """Store an order. The same order again changes nothing.
+
+    Args:
+        auditor: the server.
+        data: DSSE envelope as JSON, signed by the `order` role.
+
+    Raises:
+        EvidenceError: not an order, or not signed by the order role.
+        OrderExistsError: another order has the same name.
+
+    """
+    envelope = dsse.Envelope.from_bytes(data)
+    order = trust.verify_statement(
+        auditor.trust_root(), "order", envelope, statements.ORDER_PREDICATE, AuditOrder
+    )
+    digest = sha256_hex(envelope.payload)
+    stored = auditor.store.add_order(
+        OrderRow(order_id=order.order_id, digest=digest, envelope=data, received_at=auditor.now())
+    )
+    if stored.digest != digest:
+        raise OrderExistsError(
+            f"another order is named {order.order_id!r}; give the new one a name of its own"
+        )
+    return order
+
+
+def find_order(auditor: Auditor, order_id: str) -> OrderRow:
+    """Return one order as it was signed.
+
+    Raises:
+        OrderNotFoundError: there is none of that name.
+
+    """
+    row = auditor.store.order(order_id)
+    if row is None:
+        raise OrderNotFoundError(f"no order is named {order_id!r}; `GET /v1/orders` lists them")
+    return row
+
+
+def read_order(row: OrderRow) -> AuditOrder:
+    """Return the order inside a stored envelope, which was verified when it came."""
+    payload = dsse.Envelope.from_bytes(row.envelope).payload
+    return statements.parse(payload, statements.ORDER_PREDICATE, AuditOrder)
+
+
+def summaries(auditor: Auditor) -> list[OrderSummary]:
+    """Return the list of orders, oldest first."""
+    return [
+        OrderSummary(
+            order_id=order.order_id,
+            developer=order.developer,
+            purpose=order.purpose,
+            expires_at=order.expires_at,
+        )
+        for order in map(read_order, auditor.store.orders())
+    ]

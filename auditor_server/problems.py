@@ -1,0 +1,90 @@
+"""Every error as problem details (RFC 9457), without anything of the server's inside."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from auditkit.data.errors import DataError
+from auditkit.evidence.errors import EvidenceError, TrustRootError
+from auditkit.mint.errors import MintError
+from auditor_server.errors import ServerError
+from schemas.wire import Problem
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:auditkit:error:"
+# RFC 9457, section 4.2.1: nothing more to say than the status code says.
+UNTYPED = "about:blank"
+
+_LOG = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of `app` with problem details."""
+    app.add_exception_handler(ServerError, _known_error)
+    app.add_exception_handler(EvidenceError, _known_error)
+    app.add_exception_handler(MintError, _known_error)
+    app.add_exception_handler(DataError, _known_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid_parameters)
+    app.add_exception_handler(Exception, _unexpected_error)
+
+
+def _status(error: Exception) -> HTTPStatus:
+    if isinstance(error, ServerError):
+        return error.status
+    if isinstance(error, TrustRootError):
+        return HTTPStatus.SERVICE_UNAVAILABLE  # the auditor's own trust root has to be renewed
+    return HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+def _known_error(_request: Request, error: Exception) -> JSONResponse:
+    name = type(error).__name__
+    title = (type(error).__doc__ or name).strip().splitlines()[0]
+    status = _status(error)
+    headers = {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else None
+    return _answer(status, TYPE_PREFIX + name, title, str(error), headers)
+
+
+def _http_error(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        return _unexpected_error(request, error)
+    status = HTTPStatus(error.status_code)
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    return _answer(status, UNTYPED, status.phrase, detail, error.headers)
+
+
+def _invalid_parameters(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        return _unexpected_error(request, error)
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        for problem in error.errors()
+    )
+    title = "A parameter of the request is missing or invalid."
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return _answer(status, TYPE_PREFIX + "InvalidParameterError", title, problems)
+
+
+def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
+    _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    detail = "the server failed to answer; its log says why"
+    return _answer(status, UNTYPED, status.phrase, detail)
+
+
+def _answer(
+    status: HTTPStatus,
+    problem_type: str,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    problem = Problem(type=problem_type, title=title, status=int(status), detail=detail)
+    return JSONResponse(
+        problem.as_json(), int(status), headers=headers, media_type=PROBLEM_MEDIA_TYPE
+    )

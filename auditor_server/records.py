@@ -1,0 +1,316 @@
+"""Taking in a session's log: check, store, cosign, in that order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import chain
+
+from pydantic import ValidationError
+
+from auditkit.evidence import canonical, merkle, notes
+from auditkit.evidence.keys import PublicKey
+from auditor_server.context import Auditor
+from auditor_server.documents import explain, read_grant
+from auditor_server.errors import (
+    CheckpointRootError,
+    CheckpointSizeError,
+    EmptyFlushError,
+    ForeignOriginError,
+    ForkError,
+    GapError,
+    GrantRecordError,
+    InvalidRecordError,
+    RecordSequenceError,
+    RecordTimeError,
+    SessionExpiredError,
+    SessionSealedError,
+    TooManyRecordsError,
+)
+from auditor_server.store import SegmentRow, SessionRow
+from schemas import (
+    AnyRecord,
+    AppendReceipt,
+    AppendRequest,
+    GrantRecord,
+    SealRecord,
+    SessionGrant,
+    StepRecord,
+    TrustRoot,
+    parse_record,
+)
+from schemas.wire import SessionState
+
+RESEND = "send exactly the flush again that was sent before, byte for byte"
+
+
+@dataclass(frozen=True)
+class _Flush:
+    """A flush whose checkpoint was signed by the session key; its records are still unread."""
+
+    first: int
+    lines: tuple[bytes, ...]
+    note: notes.Note
+    checkpoint: notes.Checkpoint
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.lines)
+
+
+def append(auditor: Auditor, session: SessionRow, request: AppendRequest) -> AppendReceipt:
+    """Append one flush to a session's log and return the cosigned checkpoint over it.
+
+    The caller, an agent, MUST send its flushes in order, MUST NOT send the next one before it
+    holds the receipt of the last (the next log segment commits to it), and, when no answer came,
+    MUST send the identical flush again. It MAY do so at any time and any number of times.
+
+    The server
+
+    * MUST verify the checkpoint's signature by the session key under the log's origin, that the
+      checkpoint is of this log, that it covers exactly the records up to the end of the flush, and
+      that its root is the one which the server computes itself from what it has stored;
+    * MUST refuse a record that is no valid record in RFC 8785 form, whose `sequence` is not its
+      index, or whose time is impossible; a log that does not begin with the grant record of its
+      own grant; and anything after the seal record;
+    * MUST commit the whole flush durably, in one transaction, before it cosigns, and MUST store
+      the cosignature before it answers, so that it never vouches for what it could lose;
+    * MUST answer a flush that it holds already with the stored cosigned checkpoint, the same bytes
+      each time; if it stopped between storing and cosigning, it cosigns now;
+    * MUST NOT change or drop a stored record, MUST NOT accept a second history of one log, and
+      MUST NOT leave a gap.
+
+    Raises:
+        TooManyRecordsError, EmptyFlushError: the flush is too large, or empty.
+        SessionExpiredError: the session key was revoked, or its time is over.
+        NoteFormatError, UnsignedNoteError, SignatureError, CheckpointFormatError: no checkpoint, or
+            not one that the session key signed.
+        ForeignOriginError, CheckpointSizeError, CheckpointRootError: a checkpoint of another log,
+            or over other records.
+        GapError: records before the flush are missing; says which one is expected.
+        ForkError: the flush contradicts what is stored, or overlaps its end.
+        SessionSealedError: the log has ended.
+        InvalidRecordError, RecordSequenceError, GrantRecordError, RecordTimeError: a record that
+            can't be at its place.
+
+    """
+    grant, grant_digest = read_grant(session.grant)
+    root = auditor.trust_root()
+    _check_limits(auditor, request)
+    if grant.session_key in root.revoked_session_keys:
+        raise SessionExpiredError("the auditor has revoked this session's key; open a new session")
+    flush = _read_flush(grant, request)
+    while True:
+        size = session.size
+        if flush.first > size:
+            raise GapError(
+                f"expected a flush that begins with record {size}, found one that begins with "
+                f"record {flush.first}; send the records from {size} on"
+            )
+        if flush.first < size:
+            segment = _stored_segment(auditor, session, flush)
+            break
+        now = auditor.now()
+        _check_open(session, grant, now)
+        grown = _grow(session, flush)
+        records = _read_records(flush, grant_digest)
+        _check_times(records, grant, now, auditor.settings.most_clock_skew_seconds)
+        steps = [record for record in records if isinstance(record, StepRecord)]
+        state: SessionState = "sealed" if isinstance(records[-1], SealRecord) else "open"
+        segment = SegmentRow(
+            session_id=session.id,
+            first=flush.first,
+            count=len(flush.lines),
+            records=b"".join(line + b"\n" for line in flush.lines),
+            checkpoint=flush.note.to_bytes().decode(),
+            cosigned=None,
+            received_at=now,
+            cosigned_at=None,
+        )
+        if auditor.store.append_segment(
+            segment,
+            frontier=grown.to_bytes(),
+            state=state,
+            step=steps[-1].step if steps else session.step,
+            epoch=steps[-1].epoch if steps else session.epoch,
+        ):
+            break
+        # Another flush of this session came first: judge this one again by what is stored now.
+        session = _reload(auditor, session)
+    return AppendReceipt(checkpoint=segment.cosigned or _cosign(auditor, root, segment))
+
+
+def split_lines(segments: Sequence[SegmentRow]) -> list[bytes]:
+    """Return the records of consecutive segments, one line each, without their line ends."""
+    return list(chain.from_iterable(segment.records.splitlines() for segment in segments))
+
+
+def _check_limits(auditor: Auditor, request: AppendRequest) -> None:
+    most = auditor.settings.most_records_per_flush
+    if len(request.records) > most:
+        raise TooManyRecordsError(
+            f"expected at most {most} records in one flush, found {len(request.records)}; "
+            "send them in several"
+        )
+    if not request.records:
+        raise EmptyFlushError("expected at least one record in a flush, found none")
+
+
+def _read_flush(grant: SessionGrant, request: AppendRequest) -> _Flush:
+    """Verify the checkpoint of a flush, all but its root."""
+    key = notes.VerifierKey.ed25519(grant.origin, PublicKey.from_hex(grant.session_key))
+    note_bytes = request.checkpoint.encode()
+    checkpoint = notes.parse_checkpoint(notes.parse(note_bytes).text)
+    if checkpoint.origin != grant.origin:
+        raise ForeignOriginError(
+            f"expected a checkpoint of {grant.origin}, found one of {checkpoint.origin[:200]!r}; "
+            "the flush was sent to the wrong session"
+        )
+    text = notes.verify(note_bytes, [key]).text
+    signatures = tuple(
+        signature
+        for signature in notes.parse(note_bytes).signatures
+        if (signature.name, signature.key_hash) == (key.name, key.key_hash)
+    )
+    lines = tuple(record.encode() for record in request.records)
+    end = request.first + len(lines)
+    if checkpoint.size != end:
+        raise CheckpointSizeError(
+            f"expected a checkpoint of size {end} (records {request.first} to {end - 1}), found "
+            f"size {checkpoint.size}; sign the checkpoint over exactly the records of the flush"
+        )
+    # Signatures of others say nothing here, so they are not kept.
+    return _Flush(request.first, lines, notes.Note(text, signatures), checkpoint)
+
+
+def _check_open(session: SessionRow, grant: SessionGrant, now: datetime) -> None:
+    if session.state != "open":
+        raise SessionSealedError(
+            f"the log of session {session.id} ended with its seal at record {session.size - 1}; "
+            "nothing may follow, open a new session"
+        )
+    if now >= grant.valid_until:
+        raise SessionExpiredError(
+            f"session {session.id} was valid until {grant.valid_until.isoformat()}; open a new one"
+        )
+
+
+def _grow(session: SessionRow, flush: _Flush) -> merkle.Frontier:
+    """Return the tree's frontier with the flush appended, and check its root."""
+    frontier = merkle.Frontier.from_bytes(session.frontier)
+    frontier.extend(merkle.leaf_hash(line) for line in flush.lines)
+    found = frontier.root()
+    if found != flush.checkpoint.root:
+        raise CheckpointRootError(
+            f"records 0 to {flush.end - 1} hash to {found.hex()}, the checkpoint says "
+            f"{flush.checkpoint.root.hex()}; a record was changed on one side"
+        )
+    return frontier
+
+
+def _read_records(flush: _Flush, grant_digest: str) -> list[AnyRecord]:
+    records: list[AnyRecord] = []
+    for index, line in enumerate(flush.lines, start=flush.first):
+        if records and isinstance(records[-1], SealRecord):
+            raise SessionSealedError(f"record {index} follows the seal record; nothing may")
+        record = _read_record(line, index)
+        _check_grant_record(record, index, grant_digest)
+        records.append(record)
+    return records
+
+
+def _read_record(line: bytes, index: int) -> AnyRecord:
+    try:
+        record = parse_record(line)
+    except ValidationError as error:
+        raise InvalidRecordError(f"record {index} is not valid: {explain(error)}") from error
+    if canonical.to_bytes(record) != line:
+        raise InvalidRecordError(
+            f"record {index} is not in RFC 8785 form; log the exact bytes that "
+            "auditkit.evidence.canonical.to_bytes gives"
+        )
+    if record.sequence != index:
+        raise RecordSequenceError(
+            f"expected sequence number {index}, found {record.sequence}; "
+            "a record's sequence number is its index in the log"
+        )
+    return record
+
+
+def _check_grant_record(record: AnyRecord, index: int, grant_digest: str) -> None:
+    if isinstance(record, GrantRecord) != (index == 0):
+        raise GrantRecordError(
+            f"record {index} is of kind {record.kind!r}; a log has one grant record, and it is "
+            "the first"
+        )
+    if isinstance(record, GrantRecord) and record.grant_digest != grant_digest:
+        raise GrantRecordError(
+            f"expected the grant with digest {grant_digest}, found {record.grant_digest}; "
+            "the log belongs to another session"
+        )
+
+
+def _check_times(
+    records: Sequence[AnyRecord], grant: SessionGrant, now: datetime, most_skew_seconds: float
+) -> None:
+    skew = timedelta(seconds=most_skew_seconds)
+    earliest = int((grant.valid_from - skew).timestamp() * 1000)
+    latest = int((now + skew).timestamp() * 1000)
+    for record in records:
+        if not earliest <= record.time_ms <= latest:
+            raise RecordTimeError(
+                f"record {record.sequence} has time {record.time_ms} ms; expected one between "
+                f"{earliest} (the grant) and {latest} (now); set the agent's clock"
+            )
+
+
+def _stored_segment(auditor: Auditor, session: SessionRow, flush: _Flush) -> SegmentRow:
+    """Return the segment that ends where a flush ends which is stored already.
+
+    Raises:
+        ForkError: the flush differs from what is stored, or does not end where a segment ends.
+
+    """
+    if flush.end > session.size:
+        raise ForkError(
+            f"the flush holds records {flush.first} to {flush.end - 1}, of which those before "
+            f"{session.size} are stored already; {RESEND}, then go on at {session.size}"
+        )
+    segments = auditor.store.segments(session.id, flush.first, flush.end)
+    stored = split_lines(segments)[flush.first - segments[0].first :]
+    for index, (line, kept) in enumerate(zip(flush.lines, stored, strict=False), flush.first):
+        if line != kept:
+            raise ForkError(
+                f"record {index} differs from the one that is stored: this log has two histories; "
+                "the stored one counts"
+            )
+    last = segments[-1]
+    if last.end != flush.end:
+        raise ForkError(
+            f"no checkpoint of size {flush.end} is stored, the records went on to {last.end} in "
+            f"one flush; {RESEND}"
+        )
+    kept_root = notes.parse_checkpoint(notes.parse(last.checkpoint.encode()).text).root
+    if kept_root != flush.checkpoint.root:
+        raise ForkError(
+            f"the checkpoint of size {flush.end} has root {flush.checkpoint.root.hex()}, stored is "
+            f"{kept_root.hex()}: this log has two histories; the stored one counts"
+        )
+    return last
+
+
+def _cosign(auditor: Auditor, root: TrustRoot, segment: SegmentRow) -> str:
+    """Cosign a stored segment; of two that try, both return what was stored first."""
+    now = auditor.now()
+    note = notes.cosign(
+        notes.parse(segment.checkpoint.encode()),
+        auditor.cosigner_name(root),
+        auditor.cosigner_key,
+        int(now.timestamp()),
+    )
+    return auditor.store.cosign_segment(
+        segment.session_id, segment.first, note.to_bytes().decode(), now
+    )
+
+
+def _reload(auditor: Auditor, session: SessionRow) -> SessionRow:
+    return auditor.store.session(session.id) or session

@@ -1,0 +1,127 @@
+"""Taking in a finished model: only what the log was sealed with, and nothing that executes."""
+
+import hashlib
+import os
+from typing import BinaryIO
+
+from auditkit.mint.scores import read_scores
+from auditor_server.context import Auditor
+from auditor_server.documents import parse
+from auditor_server.errors import (
+    BodyTooLargeError,
+    DescriptionMismatchError,
+    ScoresMismatchError,
+    ServerError,
+    SessionNotSealedError,
+    SessionNotSubmittedError,
+    WeightsMismatchError,
+)
+from auditor_server.records import split_lines
+from auditor_server.store import SessionRow, SubmissionRow
+from auditor_server.store.blobs import CHUNK_BYTES
+from auditor_server.weights_file import read_header
+from schemas import ModelDescription, SealRecord, parse_record
+
+
+def submit(
+    auditor: Auditor,
+    session: SessionRow,
+    *,
+    weights: BinaryIO,
+    description: BinaryIO,
+    scores: BinaryIO,
+) -> SubmissionRow:
+    """Store the three files of a submission. The same submission again changes nothing.
+
+    Raises:
+        SessionNotSealedError: the log goes on.
+        BodyTooLargeError: a file is larger than the server accepts.
+        WeightsError, and its kinds: not a sound safetensors file, or not the sealed weights.
+        InvalidDocumentError, DescriptionMismatchError: not a description, or not the sealed one.
+        ScoresFileError, ScoresMismatchError: not a scores file, or not the sealed one.
+
+    """
+    seal = read_seal(auditor, session)
+    limits = auditor.settings
+    _check_size(weights, limits.most_weights_bytes, "weights")
+    read_header(weights, _size(weights))
+    _check_digest(weights, seal.weights_digest, "weights", WeightsMismatchError)
+    _check_size(description, limits.most_description_bytes, "description")
+    parse(ModelDescription, description.read())
+    _check_digest(description, seal.description_digest, "description", DescriptionMismatchError)
+    _check_size(scores, limits.most_scores_bytes, "scores")
+    read_scores(scores.read())
+    _check_digest(scores, seal.scores_digest, "scores", ScoresMismatchError)
+    for file in (weights, description, scores):
+        file.seek(0)
+        auditor.blobs.write(file)
+    return auditor.store.add_submission(
+        SubmissionRow(
+            session_id=session.id,
+            weights_digest=seal.weights_digest,
+            description_digest=seal.description_digest,
+            scores_digest=seal.scores_digest,
+            received_at=auditor.now(),
+        )
+    )
+
+
+def read_seal(auditor: Auditor, session: SessionRow) -> SealRecord:
+    """Return the record that ends a session's log.
+
+    Raises:
+        SessionNotSealedError: the log has not ended.
+
+    """
+    if session.state == "open":
+        raise SessionNotSealedError(
+            f"the log of session {session.id} has {session.size} records and no seal; finish the "
+            "training and send the rest with `auditkit sync`"
+        )
+    last_line = split_lines(auditor.store.segments(session.id, session.size - 1))[-1]
+    record = parse_record(last_line)
+    if not isinstance(record, SealRecord):
+        raise TypeError(f"session {session.id} is {session.state} and ends without a seal record")
+    return record
+
+
+def find_submission(auditor: Auditor, session: SessionRow) -> SubmissionRow:
+    """Return what was submitted for a session.
+
+    Raises:
+        SessionNotSubmittedError: nothing yet.
+
+    """
+    submission = auditor.store.submission(session.id)
+    if submission is None:
+        raise SessionNotSubmittedError(
+            f"no model was submitted for session {session.id}; run `auditkit submit`"
+        )
+    return submission
+
+
+def _size(file: BinaryIO) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
+
+
+def _check_size(file: BinaryIO, most_bytes: int, what: str) -> None:
+    size = _size(file)
+    if size > most_bytes:
+        raise BodyTooLargeError(
+            f"expected {what} of at most {most_bytes} bytes, found {size}; the auditor's settings "
+            "name the limit"
+        )
+
+
+def _check_digest(file: BinaryIO, expected: str, what: str, mismatch: type[ServerError]) -> None:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(CHUNK_BYTES):
+        digest.update(chunk)
+    if digest.hexdigest() != expected:
+        raise mismatch(
+            f"the {what} hash to {digest.hexdigest()}, the log was sealed with {expected}; send "
+            "the files of the sealed run"
+        )

@@ -1,0 +1,48 @@
+"""From the stored session to its evidence bundle and its verification report."""
+
+from auditkit.evidence.bundle import Bundle, Lines
+from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence.verify import verify_bundle
+from auditkit.mint.enhanced import EnhancedAuditedModel
+from auditor_server.context import Auditor
+from auditor_server.orders import find_order
+from auditor_server.store import SessionRow
+from schemas import SessionRequest, VerificationReport
+
+
+def assemble(auditor: Auditor, session: SessionRow) -> Bundle:
+    """Return everything about a session as one bundle, as it is now."""
+    full = auditor.store.session_with_leaves(session.id) or session
+    segments = auditor.store.segments(session.id)
+    submission = auditor.store.submission(session.id)
+    blobs = auditor.blobs
+    return Bundle(
+        order=find_order(auditor, session.order_id).envelope,
+        request=full.request,
+        grant=full.grant,
+        records=Lines(b"".join(segment.records for segment in segments)),
+        checkpoints=tuple(
+            segment.cosigned.encode() for segment in segments if segment.cosigned is not None
+        ),
+        pool_leaves=full.pool_leaves,
+        test_leaves=full.test_leaves,
+        weights=blobs.read(submission.weights_digest) if submission else None,
+        description=blobs.read(submission.description_digest) if submission else None,
+        scores=blobs.read(submission.scores_digest) if submission else None,
+        verdicts=tuple(verdict.envelope for verdict in auditor.store.verdicts(session.id)),
+    )
+
+
+def verify(auditor: Auditor, bundle: Bundle) -> VerificationReport:
+    """Run every check on a bundle, the initial weights rebuilt from the nonce included."""
+    return verify_bundle(
+        bundle,
+        auditor.trust_root(),
+        now=auditor.now(),
+        initial_weights=initial_weights_digest,
+    )
+
+
+def initial_weights_digest(request: SessionRequest, seed: int) -> str:
+    """Rebuild M+ as the nonce prescribes it, and return the SHA-256 of its weights file."""
+    return sha256_hex(EnhancedAuditedModel.build(request.config, seed).weights())

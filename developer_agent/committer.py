@@ -1,0 +1,355 @@
+"""From what happened to the session's log: one signed and cosigned checkpoint after the other.
+
+The spool holds what the training recorded. The log (`records.jsonl`, the leaves of the session's
+Merkle tree) holds the same records in the same order, and in front of each segment but the first
+the *receipt*: the digest of the note that the auditor cosigned for the segment before. A segment is
+what lies between two checkpoints, so by construction it holds exactly one receipt, for the
+checkpoint it starts at, and the seal, being recorded last, ends the last one. That holds for any
+backlog after an outage, since a record gets its place in the log only when its segment is made.
+
+One flush goes through these stages, each durable before the next, so a crash between any two is
+repaired when the run folder is opened again:
+
+1. spool synced, segment appended to the log and synced. *Crash: the log's tail is cut, and made
+   again from the spool; nothing of it was signed.*
+2. checkpoint signed and stored as pending. *Crash: the same bytes are sent again.*
+3. sent; cosignature verified. *Crash: as 2; the server recognises what it has already.*
+4. cosigned note appended to `checkpoints.jsonl` and synced. *Crash: the pending note is not newer
+   than the last cosigned one, so it is dropped.*
+5. pending note removed.
+
+The k-th cosigned checkpoint covers k - 1 receipts. Its size therefore says how many records of the
+spool are acknowledged, and no other bookkeeping exists that could contradict it.
+"""
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+from auditkit.evidence import notes, trust
+from auditkit.evidence.canonical import sha256_hex, to_bytes
+from auditkit.evidence.dsse import Envelope
+from auditkit.evidence.errors import EvidenceError
+from auditkit.evidence.keys import SigningKey
+from auditkit.evidence.notes import VerifierKey
+from auditkit.evidence.statements import GRANT_PREDICATE
+from developer_agent.client import ServerClient
+from developer_agent.errors import (
+    CommitterStoppedError,
+    CosignatureError,
+    LogDamagedError,
+    SessionKeyMismatchError,
+)
+from developer_agent.run_folder import RunFolder
+from developer_agent.spool import Spool
+from schemas import AppendRequest, ReceiptRecord, SessionGrant, TrustRoot
+
+# The server takes 10,000 records and 16 MiB of JSON per flush; quoting records at most doubles
+# them, and a smaller flush is acknowledged sooner.
+MOST_RECORDS_PER_FLUSH = 4_000
+MOST_BYTES_PER_FLUSH = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class CosignedCheckpoint:
+    """What the auditor has acknowledged last."""
+
+    size: int
+    digest: str
+    cosigned_at: datetime
+    receipts: int
+    """Receipts among the records that it covers: one per earlier checkpoint."""
+
+    @property
+    def recorded(self) -> int:
+        """Records of the spool that it covers."""
+        return self.size - self.receipts
+
+
+@dataclass(frozen=True)
+class _Signer:
+    """The two parties of a session's log, and how each of them signs."""
+
+    origin: str
+    key: SigningKey
+    cosigners: tuple[VerifierKey, ...]
+    threshold: int
+
+    @property
+    def verifier_keys(self) -> tuple[VerifierKey, ...]:
+        return (VerifierKey.ed25519(self.origin, self.key.public), *self.cosigners)
+
+    def sign(self, size: int, root: bytes) -> bytes:
+        text = notes.Checkpoint(self.origin, size, root).to_text()
+        return notes.sign(text, self.origin, self.key).to_bytes()
+
+    def open_cosigned(self, note: bytes, signed: bytes, receipts: int) -> CosignedCheckpoint:
+        """Verify that a note is the one we signed, now cosigned.
+
+        Raises:
+            CosignatureError: it is not.
+        """
+        try:
+            verified = notes.verify(note, self.verifier_keys)
+            checkpoint = notes.parse_checkpoint(verified.text)
+        except EvidenceError as error:
+            raise CosignatureError(
+                f"the auditor's answer to a checkpoint does not verify: {error}. Check that the "
+                "trust root is the auditor's current one"
+            ) from error
+        ours = verified.signed_by(self.verifier_keys[0])
+        if verified.text != notes.parse(signed).text or ours is None:
+            raise CosignatureError(
+                "the auditor's answer is for another checkpoint than the one that was sent; "
+                "keep the run folder and tell the auditor"
+            )
+        times = [found.timestamp for found in verified.signatures if found.timestamp is not None]
+        if len(times) < self.threshold:
+            raise CosignatureError(
+                f"the answer carries {len(times)} cosignatures of the trust root's cosigners, "
+                f"{self.threshold} are needed"
+            )
+        return CosignedCheckpoint(
+            size=checkpoint.size,
+            digest=sha256_hex(note),
+            cosigned_at=datetime.fromtimestamp(max(times), UTC),
+            receipts=receipts,
+        )
+
+
+class Committer:
+    """Brings a run's records to the auditor, one segment per call of `commit_next`.
+
+    One thread at a time may call `commit_next`; the properties and `stop` are free to all.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        spool: Spool,
+        client: ServerClient,
+        *,
+        grant: SessionGrant,
+        key: SigningKey,
+        trust_root: TrustRoot,
+    ) -> None:
+        """Continue where the run folder stands; the caller holds its lock.
+
+        Raises:
+            SessionKeyMismatchError: `key` is not the one that the grant certifies.
+            LogDamagedError: the files contradict what the auditor has cosigned.
+        """
+        if key.public.hex != grant.session_key:
+            raise SessionKeyMismatchError(
+                f"the grant certifies session key {grant.session_key}, the run folder holds "
+                f"{key.public.hex}; the key file belongs to another session"
+            )
+        self._spool = spool
+        self._client = client
+        self._session_id = grant.session_id
+        self._pending_file = folder.pending
+        cosigner = f"{trust_root.origin}/cosigner"
+        self._signer = _Signer(
+            origin=grant.origin,
+            key=key,
+            cosigners=tuple(
+                VerifierKey.cosignature(cosigner, public)
+                for public in trust.role_keys(trust_root, "cosigner").values()
+            ),
+            threshold=trust_root.roles["cosigner"].threshold,
+        )
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._log = Spool.open(folder.records_path)
+        self._checkpoints = Spool.open(folder.checkpoints_path)
+        self._last: CosignedCheckpoint | None = None
+        self._pending: bytes | None = None
+        self._recover()
+
+    @classmethod
+    def open(
+        cls, folder: RunFolder, spool: Spool, client: ServerClient, trust_root: TrustRoot
+    ) -> Self:
+        """As the constructor, with the grant and the session key from the run folder.
+
+        Raises:
+            RunFileMissingError: the run has no grant or no session key yet.
+            EvidenceError: the grant is not signed by the trust root's session role.
+        """
+        grant = trust.verify_statement(
+            trust_root,
+            "session",
+            Envelope.from_bytes(folder.grant.read()),
+            GRANT_PREDICATE,
+            SessionGrant,
+        )
+        key = SigningKey.from_pem(folder.session_key.read())
+        return cls(folder, spool, client, grant=grant, key=key, trust_root=trust_root)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def last(self) -> CosignedCheckpoint | None:
+        """The last cosigned checkpoint."""
+        return self._last
+
+    @property
+    def acknowledged(self) -> int:
+        """How many records of the spool the auditor has cosigned."""
+        return 0 if self._last is None else self._last.recorded
+
+    @property
+    def remaining(self) -> int:
+        """How many records of the spool the auditor has not cosigned yet."""
+        return len(self._spool) - self.acknowledged
+
+    def commit_next(self) -> bool:
+        """Bring one segment to the auditor, the interrupted one if there is one.
+
+        Returns:
+            False when there was nothing to send.
+
+        Raises:
+            ServerError: `temporary` says whether to call again; the same bytes are sent then.
+            CosignatureError: the answer is not this checkpoint, cosigned.
+            SpoolWriteError: the disk is full.
+            CommitterStoppedError: `stop` was called; the answer, if one came, was dropped.
+        """
+        note = self._pending or self._prepare()
+        if note is None:
+            return False
+        first = self._size
+        lines = self._log.read(first, len(self._log) - first)
+        request = AppendRequest(
+            first=first,
+            records=tuple(line.decode() for line in lines),
+            checkpoint=note.decode(),
+        )
+        cosigned = self._client.append(self._session_id, request).checkpoint.encode()
+        checkpoint = self._signer.open_cosigned(cosigned, note, receipts=len(self._checkpoints))
+        with self._lock:
+            self._refuse_when_stopped()
+            self._checkpoints.append(json.dumps(cosigned.decode()).encode())
+            self._checkpoints.sync()
+            self._last = checkpoint
+            self._pending_file.delete()
+            self._pending = None
+        return True
+
+    def stop(self) -> None:
+        """Drop the answer to a flush that is under way; it will be asked for again."""
+        with self._lock:
+            self._stopped = True
+
+    def close(self) -> None:
+        """Close the files; the spool stays open, it is the caller's."""
+        self._log.close()
+        self._checkpoints.close()
+
+    @property
+    def _size(self) -> int:
+        return 0 if self._last is None else self._last.size
+
+    def _refuse_when_stopped(self) -> None:
+        if self._stopped:
+            raise CommitterStoppedError("the upload was stopped; `auditkit sync` continues it")
+
+    def _prepare(self) -> bytes | None:
+        """Stages 1 and 2: make the next segment, sign its checkpoint, store it as pending."""
+        self._refuse_when_stopped()
+        waiting = min(self.remaining, MOST_RECORDS_PER_FLUSH)
+        if not waiting:
+            return None
+        self._spool.sync()
+        recorded = self._spool.read(self.acknowledged, waiting, MOST_BYTES_PER_FLUSH)
+        self._log.truncate(self._size)
+        self._log.extend(_segment(recorded, self._last))
+        self._log.sync()
+        size = len(self._log)
+        note = self._signer.sign(size, self._log.root(size))
+        self._pending_file.write(note)
+        self._pending = note
+        return note
+
+    def _recover(self) -> None:
+        try:
+            if len(self._checkpoints):
+                self._recover_acknowledged()
+            if self._pending_file.exists():
+                self._recover_pending()
+            self._check_spool()
+        except BaseException:
+            self.close()
+            raise
+
+    def _recover_acknowledged(self) -> None:
+        earlier = len(self._checkpoints) - 1
+        note = json.loads(self._checkpoints.read(earlier, 1)[0]).encode()
+        self._last = self._signer.open_cosigned(note, note, receipts=earlier)
+        self._check_root(note)
+
+    def _recover_pending(self) -> None:
+        note = self._pending_file.read()
+        size = _checkpoint(note).size
+        if size <= self._size:
+            self._pending_file.delete()
+            return
+        self._check_root(note)
+        self._log.truncate(size)
+        self._pending = note
+
+    def _check_spool(self) -> None:
+        if self.remaining < 0:
+            raise LogDamagedError(
+                f"{self._spool.path} has {len(self._spool)} records, the auditor has cosigned "
+                f"{self.acknowledged}; restore the file, or start a new session"
+            )
+
+    def _check_root(self, note: bytes) -> None:
+        checkpoint = _checkpoint(note)
+        if checkpoint.size > len(self._log):
+            raise LogDamagedError(
+                f"{self._log.path} has {len(self._log)} records, a checkpoint covers "
+                f"{checkpoint.size}; restore the file, or start a new session"
+            )
+        if self._log.root(checkpoint.size) != checkpoint.root:
+            raise LogDamagedError(
+                f"{self._log.path} was changed after its first {checkpoint.size} records were "
+                "signed; restore the file, or start a new session"
+            )
+
+
+def _checkpoint(note: bytes) -> notes.Checkpoint:
+    return notes.parse_checkpoint(notes.parse(note).text)
+
+
+def _segment(recorded: Sequence[bytes], last: CosignedCheckpoint | None) -> list[bytes]:
+    """Canonical lines of the next segment: the receipt for the last checkpoint, then the records.
+
+    A receipt carries the time of the record that it stands in front of, so that the log's times
+    never run backwards, even when an outage has left records older than the receipt. The time that
+    counts, the auditor's, is in the cosignature.
+    """
+    documents = [json.loads(line) for line in recorded]
+    sequence = 0 if last is None else last.size
+    lines = []
+    if last is not None:
+        receipt = ReceiptRecord(
+            sequence=sequence,
+            time_ms=documents[0]["time_ms"],
+            checkpoint_size=last.size,
+            checkpoint_digest=last.digest,
+        )
+        lines.append(to_bytes(receipt))
+    lines.extend(
+        to_bytes({**document, "sequence": sequence + len(lines) + index})
+        for index, document in enumerate(documents)
+    )
+    return lines

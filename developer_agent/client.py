@@ -24,6 +24,7 @@ from developer_agent.errors import (
 )
 from schemas import AppendReceipt, AppendRequest, VerificationReport
 from schemas.base import Schema
+from schemas.wire import SessionOpening, SessionStatus
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 ANSWER_TIMEOUT_SECONDS = 30.0  # between two bytes of an answer
@@ -117,21 +118,23 @@ class ServerClient:
             pool_leaves: 32 bytes per sample of the pool.
             test_leaves: 32 bytes per fresh test sample.
         """
-        body = {
-            "order_id": order_id,
-            "request": request.decode(),
-            "pool_leaves": _base64(pool_leaves),
-            "test_leaves": _base64(test_leaves),
-        }
-        return self._call("POST", "/v1/sessions", data=to_bytes(body), headers=_JSON).content
+        opening = SessionOpening(
+            order_id=order_id,
+            request=request.decode(),
+            pool_leaves=_base64(pool_leaves),
+            test_leaves=_base64(test_leaves),
+        )
+        body = opening.model_dump_json().encode()
+        return self._call("POST", "/v1/sessions", data=body, headers=_JSON).content
 
-    def sessions(self) -> list[dict[str, Any]]:
+    def sessions(self) -> list[SessionStatus]:
         """List the sessions that this token may see."""
-        return _list(self._get("/v1/sessions"))
+        answer = self._get("/v1/sessions")
+        return [_validated(answer, to_bytes(item), SessionStatus) for item in _list(answer)]
 
-    def status(self, session_id: str) -> dict[str, Any]:
+    def status(self, session_id: str) -> SessionStatus:
         """Fetch how far a session is."""
-        return _object(self._get(_session(session_id)))
+        return _parsed(self._get(_session(session_id)), SessionStatus)
 
     def append(self, session_id: str, request: AppendRequest) -> AppendReceipt:
         """Send one flush. Equal requests make equal bytes, so a repetition is recognised."""
@@ -344,8 +347,12 @@ def _list(answer: requests.Response) -> list[dict[str, Any]]:
 
 
 def _parsed(answer: requests.Response, model: type[S]) -> S:
+    return _validated(answer, answer.content, model)
+
+
+def _validated(answer: requests.Response, document: bytes, model: type[S]) -> S:
     try:
-        return model.from_bytes(answer.content)
+        return model.from_bytes(document)
     except ValidationError as error:
         raise UnexpectedAnswerError(
             f"{answer.url} answered with something that is no {model.__name__}; is it an auditkit "

@@ -348,8 +348,9 @@ def _segment(recorded: Sequence[bytes], last: CosignedCheckpoint | None) -> list
             checkpoint_digest=last.digest,
         )
         lines.append(to_bytes(receipt))
+        sequence += 1
     lines.extend(
-        to_bytes({**document, "sequence": sequence + len(lines) + index})
-        for index, document in enumerate(documents)
+        to_bytes({**document, "sequence": number})
+        for number, document in enumerate(documents, start=sequence)
     )
     return lines

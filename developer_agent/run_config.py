@@ -68,9 +68,9 @@ def parse_run_config(document: dict[str, Any], source: str) -> RunConfig:
         return RunConfig.from_bytes(json.dumps(document, default=str))
     except ValidationError as error:
         lines = [_explain(dict(problem)) for problem in error.errors(include_url=False)]
-        raise RunConfigError("\n  ".join([f"{source} is not a valid configuration:", *lines])) from (
-            error
-        )
+        raise RunConfigError(
+            "\n  ".join([f"{source} is not a valid configuration:", *lines])
+        ) from (error)
 
 
 def _explain(problem: dict[str, Any]) -> str:

@@ -70,6 +70,7 @@ class Session:
 def open_session(
     client: ServerClient,
     folder: RunFolder,
+    *,
     trust_root_bytes: bytes,
     order_id: str,
     developer: str,
@@ -92,7 +93,7 @@ def open_session(
     trust_root = trust.open_trust_root(trust_root_bytes, now)
     order_bytes = client.order(order_id)
     order_envelope = dsse.Envelope.from_bytes(order_bytes)
-    order = trust.verify_statement(
+    trust.verify_statement(
         trust_root, "order", order_envelope, statements.ORDER_PREDICATE, AuditOrder
     )
     folder.trust_root.write(trust_root_bytes)
@@ -200,3 +201,13 @@ def _manifests(pool: Pool, test: Pool, key: bytes) -> tuple[Manifest, Manifest]:
     # One key per manifest: equal samples in pool and test must not give equal leaves.
     test_key = hashlib.sha256(TEST_KEY_LABEL + key).digest()
     return Manifest(pool, key), Manifest(test, test_key)
+
+
+def read_grant(folder: RunFolder) -> SessionGrant:
+    """Return the grant of a run folder; it was verified when it came.
+
+    Raises:
+        RunFileMissingError: no session was opened there.
+    """
+    payload = dsse.Envelope.from_bytes(folder.grant.read()).payload
+    return statements.parse(payload, statements.GRANT_PREDICATE, SessionGrant)

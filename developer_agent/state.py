@@ -38,9 +38,7 @@ def dump_state(step: int, model: nn.Module, optimiser: Optimizer, objective: Obj
     return save({name: _portable(tensors[name]) for name in sorted(tensors)})
 
 
-def restore_state(
-    data: bytes, model: nn.Module, optimiser: Optimizer, objective: Objective
-) -> int:
+def restore_state(data: bytes, model: nn.Module, optimiser: Optimizer, objective: Objective) -> int:
     """Take over a saved state; return the number of steps done.
 
     Raises:

@@ -138,7 +138,7 @@ class Supervision:
         self._enhanced = EnhancedAuditedModel.build(
             self._session.config, initialisation_seed(self._session.nonce), model
         )
-        self._enhanced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._enhanced.to(memory_format=torch.channels_last)
         return self._enhanced
 
     def optimiser(self) -> Optimizer:
@@ -183,7 +183,9 @@ class Supervision:
         for plan in schedule.steps(after=self._step):
             if plan.epoch != epoch:
                 epoch = plan.epoch
-                words = augmentation_words(self._session.nonce, epoch, self._session.grant.split.pool)
+                words = augmentation_words(
+                    self._session.nonce, epoch, self._session.grant.split.pool
+                )
             self._permit()
             self._prepare_step(plan)
             yield self._batch(plan, words)
@@ -304,7 +306,8 @@ class Supervision:
         self._save_state()
 
     def _resume(self, optimiser: Optimizer) -> None:
-        last_step, states = 0, []
+        last_step = 0
+        states: list[StateRecord] = []
         for record in read_records(self._spool):
             match record:
                 case StepRecord(step=step):
@@ -318,9 +321,7 @@ class Supervision:
             self._save_state()
             return
         record, data = self._last_readable(states)
-        self._step = self._saved_step = restore_state(
-            data, self._model, optimiser, self._objective
-        )
+        self._step = self._saved_step = restore_state(data, self._model, optimiser, self._objective)
         self._recorder.record(
             ResumeRecord,
             step=self._step,

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from auditkit.data.pools import Pool, open_pool
+from auditkit.data.pools import open_pool
 from developer_agent.client import ServerClient
 from developer_agent.committer import Committer
 from developer_agent.environment import make_deterministic
@@ -20,7 +20,7 @@ from developer_agent.session import Session, load_session, open_session
 from developer_agent.spool import Spool
 from developer_agent.supervision import Supervision
 from developer_agent.uplink import Uplink, UplinkState
-from schemas import CohortMetrics, CohortName, TrainingConfig, VerificationReport
+from schemas import CohortMetrics, CohortName, VerificationReport
 
 DRAIN_SECONDS = 30.0  # how long the end of a run waits for the auditor's server
 
@@ -139,31 +139,20 @@ def train(run: Run, display: TrainingDisplay, *, resume: bool = False) -> Traini
             "output folder"
         )
     with folder.lock(), run.client() as client:
-        session = _session(run, client, folder, trust_root, config, pool, test)
+        if folder.grant.exists():
+            session = load_session(folder, config, pool, test)
+        else:
+            session = open_session(
+                client,
+                folder,
+                trust_root_bytes=trust_root,
+                order_id=run.config.server.order,
+                developer=run.config.developer,
+                config=config,
+                pool=pool,
+                test=test,
+            )
         return _train_session(run, session, client, display)
-
-
-def _session(
-    run: Run,
-    client: ServerClient,
-    folder: RunFolder,
-    trust_root: bytes,
-    config: TrainingConfig,
-    pool: Pool,
-    test: Pool,
-) -> Session:
-    if folder.grant.exists():
-        return load_session(folder, config, pool, test)
-    return open_session(
-        client,
-        folder,
-        trust_root,
-        run.config.server.order,
-        run.config.developer,
-        config,
-        pool,
-        test,
-    )
 
 
 def _train_session(
@@ -173,7 +162,12 @@ def _train_session(
     cohorts: dict[CohortName, CohortMetrics] = {}
     with Spool.open(folder.spool_path) as spool:
         committer = Committer.open(folder, spool, run.client(), session.trust_root)
-        with Uplink(committer, spool) as uplink:
+        with Uplink(
+            committer,
+            spool,
+            policy=session.order.outage_policy,
+            late_after_seconds=session.order.late_after_seconds,
+        ) as uplink:
             display.session_opened(session, session.schedule.total_steps)
             if not Recorder(spool).sealed:
                 cohorts = _train_to_seal(session, spool, uplink, display)
@@ -215,18 +209,14 @@ def submit(
 def _train_to_seal(
     session: Session, spool: Spool, uplink: Uplink, display: TrainingDisplay
 ) -> dict[CohortName, CohortMetrics]:
-    order, schedule = session.order, session.schedule
-
-    def permit() -> None:
-        uplink.await_server(order.outage_policy, order.late_after_seconds)
-
-    with Supervision(session, spool, permit, display.resumed) as supervision:
+    schedule = session.schedule
+    with Supervision(session, spool, uplink.permit, display.resumed) as supervision:
         supervision.enhance()
         optimiser = supervision.optimiser()
         for batch in supervision.batches():
             losses = supervision.losses(batch)
             optimiser.zero_grad(set_to_none=True)
-            losses.total.backward()
+            losses.total.backward()  # type: ignore[no-untyped-call] # torch
             optimiser.step()
             supervision.step(batch, losses)
             display.step_done(
@@ -244,5 +234,3 @@ def _train_to_seal(
             )
         display.sealing()
         return supervision.seal()
-
-

@@ -1,4 +1,4 @@
-"""The trust root: which keys speak for the auditor, in which role (TUF specification, section 2.1)."""
+"""The trust root: which keys speak for the auditor, in which role (TUF, section 2.1)."""
 
 from typing import Annotated, Literal
 

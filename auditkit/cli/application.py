@@ -23,8 +23,8 @@ app = typer.Typer(
     [bold]Auditors[/bold] start with [cyan]auditkit init[/cyan], [cyan]order create[/cyan] and
     [cyan]serve[/cyan]. [bold]Developers[/bold] write a configuration like those in examples/ and
     run [cyan]auditkit train[/cyan]. [bold]Compliance officers[/bold] ask with
-    [cyan]auditkit query[/cyan] and file what [cyan]auditkit report[/cyan] writes. [bold]Anyone[/bold]
-    with a bundle and the auditor's trust root can run [cyan]auditkit verify[/cyan], offline.
+    [cyan]auditkit query[/cyan] and file what [cyan]auditkit report[/cyan] writes.
+    [bold]Anyone[/bold] with a bundle and the auditor's trust root can run [cyan]auditkit verify[/cyan], offline.
 
     To see all of it in a few minutes: [cyan]auditkit demo[/cyan].
     """,
@@ -60,7 +60,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Expected errors become one message and exit code 1, never a traceback."""
+    """Run the command line. Expected errors become one message and exit code 1."""
     try:
         app()
     except EXPECTED_ERRORS as error:

@@ -46,7 +46,7 @@ def init(
 ) -> None:
     """Set up an auditor: keys, trust root, database, and one access token per role.
 
-        auditkit init --home auditor-home --auditor "Data Protection Authority" --origin audit.example.org
+    auditkit init --auditor "Data Protection Authority" --origin audit.example.org
     """
     from auditor_server.home import create_home, write_private
 

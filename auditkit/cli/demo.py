@@ -19,7 +19,8 @@ from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, holds, print_verification
 
 if TYPE_CHECKING:
-    from developer_agent.session import Session
+    from auditkit.data.pools import Pool
+    from auditkit.evidence.derivation import Split
     from developer_agent.trainer import Run, TrainingResult
 
 AUDITOR = "Demo Data Protection Authority"
@@ -35,9 +36,9 @@ COHORT_WORDS = {
 
 
 def demo(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to work in.")
-    ] = Path("demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to work in.")] = Path(
+        "demo"
+    ),
 ) -> None:
     """Run the whole story: order, grant, training, verification, queries, report.
 
@@ -164,14 +165,20 @@ def _train(run: "Run") -> "TrainingResult":
 def _query(folder: Path, url: str, token: str, run: "Run", result: "TrainingResult") -> None:
     from auditkit.data.pools import open_pool
     from auditkit.evidence import dsse, statements
+    from auditkit.evidence.derivation import derive_split
     from developer_agent.client import ServerClient
     from developer_agent.run_folder import RunFolder
-    from developer_agent.session import load_session
+    from developer_agent.session import read_grant
     from schemas import MembershipVerdict
 
-    pool, test = open_pool(run.config.pool, run.base), open_pool(run.config.test, run.base)
-    session = load_session(RunFolder(run.folder_path), run.config.training, pool, test)
-    images = _query_images(folder / "queries", session)
+    grant = read_grant(RunFolder(run.folder_path))
+    split = derive_split(bytes.fromhex(grant.nonce), grant.split)
+    images = _query_images(
+        folder / "queries",
+        split,
+        open_pool(run.config.pool, run.base),
+        open_pool(run.config.test, run.base),
+    )
     with ServerClient(url, token) as client:
         answers = client.query(result.session_id, [(p.name, p.read_bytes()) for p, _ in images])
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 3))
@@ -195,14 +202,15 @@ def _query(folder: Path, url: str, token: str, run: "Run", result: "TrainingResu
     )
 
 
-def _query_images(folder: Path, session: "Session") -> list[tuple[Path, str]]:
+def _query_images(
+    folder: Path, split: "Split", pool: "Pool", test: "Pool"
+) -> list[tuple[Path, str]]:
     from PIL import Image
 
     folder.mkdir()
-    split = session.schedule.split
     chosen: list[tuple[Path, str]] = []
     for cohort, count in QUERIES.items():
-        images = session.test.images if cohort == "test" else session.pool.images
+        images = test.images if cohort == "test" else pool.images
         indices = range(count) if cohort == "test" else getattr(split, cohort)[:count]
         for number, index in enumerate(indices, start=1):
             path = folder / f"{cohort}-{number}.png"
@@ -248,8 +256,10 @@ def _print_next(folder: Path, session_id: str) -> None:
         f"open {here}/report.html in a browser",
         f"auditkit verify {here}/evidence.bundle --trust-root {here}/trust-root.json",
         f"auditkit serve --home {here}/auditor &",
-        f"auditkit query {session_id} {here}/queries --server http://127.0.0.1:8470 "
-        f"--token-file {here}/tokens/compliance-officer.token",
+        (
+            f"auditkit query {session_id} {here}/queries --server http://127.0.0.1:8470 "
+            f"--token-file {here}/tokens/compliance-officer.token"
+        ),
     ]
     for line in lines:
         console.print(f"  {line}", markup=False, soft_wrap=True)

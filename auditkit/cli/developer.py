@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from auditkit.cli.connection import read_token
 from auditkit.cli.cohorts import cohort_table
+from auditkit.cli.connection import read_token
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, holds, print_error, print_json, print_verification
 
@@ -31,7 +31,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override one setting, e.g. --set training.epochs=2 --set pool.path=/data. Repeatable.",
+        help="Change one setting, e.g. --set training.epochs=2 --set pool.path=/data. Repeatable.",
     ),
 ]
 
@@ -116,14 +116,11 @@ def submit(
 
 
 def _submit(run: "Run", folder: "RunFolder") -> "TrainingResult":
-    from auditkit.evidence import dsse, statements
+    from developer_agent.session import read_grant
     from developer_agent.trainer import submit as hand_over
-    from schemas import SessionGrant
 
-    payload = dsse.Envelope.from_bytes(folder.grant.read()).payload
-    grant = statements.parse(payload, statements.GRANT_PREDICATE, SessionGrant)
     with run.client() as client:
-        return hand_over(grant.session_id, folder, client, {})
+        return hand_over(read_grant(folder).session_id, folder, client, {})
 
 
 def _run(config: Path, overrides: list[str] | None) -> "Run":

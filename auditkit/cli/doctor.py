@@ -41,7 +41,10 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Say what is missing on this machine, and how to get it. Exit code 1 if something needed is."""
+    """Say what is missing on this machine, and how to get it.
+
+    Exit code 1 when something that is needed is missing.
+    """
     checks: list[Callable[[], Diagnosis]] = [
         _python,
         _torch_pair,
@@ -59,8 +62,8 @@ def doctor(
     else:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
         for diagnosis in found:
-            text = diagnosis.found + (f"\n[yellow]→ {diagnosis.advice}[/yellow]" * bool(diagnosis.advice))
-            table.add_row(MARKS[diagnosis.outcome], diagnosis.subject, text)
+            advice = f"\n[yellow]→ {diagnosis.advice}[/yellow]" if diagnosis.advice else ""
+            table.add_row(MARKS[diagnosis.outcome], diagnosis.subject, diagnosis.found + advice)
         console.print(table)
     if any(diagnosis.outcome == "missing" for diagnosis in found):
         sys.exit(EXIT_MISSING)
@@ -81,7 +84,9 @@ def _torch_pair() -> Diagnosis:
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except (ImportError, RuntimeError) as error:
-        return Diagnosis("torch and torchvision", "missing", f"do not work together: {error}", advice)
+        return Diagnosis(
+            "torch and torchvision", "missing", f"do not work together: {error}", advice
+        )
     return Diagnosis(
         "torch and torchvision",
         "ok",
@@ -151,5 +156,7 @@ def _server(url: str) -> Diagnosis:
         with ServerClient(url) as client:
             client.healthy()
     except ServerError as error:
-        return Diagnosis("auditor's server", "missing", str(error), "check the address and start it")
+        return Diagnosis(
+            "auditor's server", "missing", str(error), "check the address and start it"
+        )
     return Diagnosis("auditor's server", "ok", url)

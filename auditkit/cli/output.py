@@ -1,6 +1,7 @@
 """What all commands print with: people on a terminal, or one JSON document for machines."""
 
 import json
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -8,7 +9,9 @@ from rich.table import Table
 
 from schemas import Finding, VerificationReport
 
-console = Console(highlight=False)
+PLAIN_WIDTH = 140  # columns where output goes to a file or a pipe
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 error_console = Console(stderr=True, highlight=False)
 
 OUTCOME_STYLES = {

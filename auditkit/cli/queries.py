@@ -73,9 +73,9 @@ def report(
     session: Annotated[str, typer.Argument(help="Session to report on.")],
     server: ServerOption,
     token_file: TokenFileOption = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where to write the page.")
-    ] = Path("report.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the page.")] = Path(
+        "report.html"
+    ),
 ) -> None:
     """Write the report of a session: one self-contained HTML page."""
     with connect(server, token_file) as client:

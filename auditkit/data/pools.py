@@ -304,7 +304,7 @@ def _from_npz(path: Path, selection: Selection) -> Pool:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ArraysFileError(
             f"{path}: expected an .npz file of plain arrays, found one that cannot be read "
             f"({error}); write it with numpy.savez and no object arrays"

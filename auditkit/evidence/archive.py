@@ -150,14 +150,9 @@ def _read_directory(file: BinaryIO, size: int) -> list[Member]:
         )
     tail = _read_at(file, start, length + _END.size)
     directory = _parse_directory(tail, count)
-    # Only one spelling of the directory is accepted, so that compression, encryption, extra
-    # fields, comments and foreign attributes have no place to stand.
-    if _directory_and_end(directory) != tail:
-        raise BundleFormatError(
-            "expected an archive as auditkit writes it: stored, without comments, encryption, "
-            "extra fields or file attributes"
-        )
     _check_layout(directory, start)
+    if _directory_and_end(directory) != tail:
+        raise BundleFormatError("expected one directory and a plain end record, without a comment")
     return directory
 
 
@@ -169,12 +164,20 @@ def _parse_directory(tail: bytes, count: int) -> list[Member]:
             raise BundleFormatError(f"expected {count} members, found {len(directory)}")
         fields = _CENTRAL.unpack_from(tail, position)
         checksum, stored_size, name_length, offset = fields[7], fields[8], fields[10], fields[16]
-        position += _CENTRAL.size
-        name = tail[position : position + name_length]
+        end = position + _CENTRAL.size + name_length
+        name = tail[position + _CENTRAL.size : end]
         if not name.isascii():
-            raise BundleMemberError(f"expected a name in ASCII, found {name[:80]!r}")
-        directory.append(Member(name.decode("ascii"), offset, stored_size, checksum))
-        position += name_length
+            raise BundleFormatError(f"expected a name in ASCII, found {name[:80]!r}")
+        member = Member(name.decode("ascii"), offset, stored_size, checksum)
+        # Only one spelling of an entry is accepted, so that compression, encryption, extra fields,
+        # comments and foreign attributes have no place to stand.
+        if member.central_header() != tail[position:end]:
+            raise BundleFormatError(
+                f"{member.name[:80]!r} is compressed, encrypted, or has an extra field, a comment "
+                "or attributes; expected it as auditkit writes it"
+            )
+        directory.append(member)
+        position = end
     return directory
 
 

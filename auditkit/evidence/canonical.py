@@ -39,7 +39,7 @@ def parse(data: bytes, limit: int = MAX_JSON_BYTES) -> Any:  # noqa: ANN401 - an
     """Read JSON from another party as strictly as I-JSON (RFC 7493) demands.
 
     Two readers must never see different documents in the same bytes, so repeated member names, NaN,
-    infinities, integers that a double cannot hold, lone surrogates and byte order marks are refused.
+    infinities, integers that no double holds, lone surrogates and byte order marks are refused.
 
     Args:
         data: UTF-8 text.
@@ -76,7 +76,7 @@ def _object_without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, An
 
 
 def _exact_number(text: str) -> int | float:
-    """Read digits without a fraction: RFC 8785 writes large doubles like that, 1e17 for instance."""
+    """Read a number without fraction: RFC 8785 writes large doubles, say 1e17, like that too."""
     number = int(text)
     if abs(number) <= MAX_INTEGER:
         return number

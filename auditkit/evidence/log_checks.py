@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from auditkit.evidence import merkle
 from auditkit.evidence.derivation import (
@@ -89,7 +90,8 @@ class LogCheck:
 
     name: ClassVar[str]
     claim: ClassVar[str]
-    error: ClassVar[type[EvidenceError]]
+    warned: bool = False
+    """True when the check holds with something that the reader must know."""
 
     def observe(self, line: bytes, record: AnyRecord) -> None:
         """Take in the next record."""
@@ -104,7 +106,6 @@ class CompleteLogCheck(LogCheck):
 
     name = "log-complete"
     claim = "The log runs from the grant to the seal, and no record is missing"
-    error = LogIncompleteError
 
     def __init__(self) -> None:
         self._size = 0
@@ -112,6 +113,7 @@ class CompleteLogCheck(LogCheck):
         self._resumes = 0
         self._steps = 0
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         if record.sequence != self._size:
             raise LogIncompleteError(
@@ -130,6 +132,7 @@ class CompleteLogCheck(LogCheck):
         self._resumes += isinstance(record, ResumeRecord)
         self._steps += isinstance(record, StepRecord)
 
+    @override
     def finish(self) -> str:
         if not self._sealed:
             raise LogIncompleteError(
@@ -145,7 +148,6 @@ class CheckpointRootCheck(LogCheck):
 
     name = "checkpoint-roots"
     claim = "Every checkpoint commits to exactly these records, and the last covers all of them"
-    error = CheckpointRootError
 
     def __init__(self, checkpoints: list[Checkpoint], origin: str) -> None:
         self._frontier = merkle.Frontier()
@@ -155,6 +157,7 @@ class CheckpointRootCheck(LogCheck):
         self._origin = origin
         self._covered = 0
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         self._frontier.append(merkle.leaf_hash(line))
         expected = self._next
@@ -179,6 +182,7 @@ class CheckpointRootCheck(LogCheck):
         self._next = next(self._pending, None)
         self._covered = expected.size
 
+    @override
     def finish(self) -> str:
         if self._next is not None:
             raise CheckpointRootError(
@@ -198,7 +202,6 @@ class ReceiptCheck(LogCheck):
 
     name = "receipt-interlock"
     claim = "After each checkpoint, the log commits to the auditor's unpredictable cosignature"
-    error = ReceiptInterlockError
 
     def __init__(self, checkpoints: list[Checkpoint], cosigned_notes: tuple[bytes, ...]) -> None:
         self._sizes = [checkpoint.size for checkpoint in checkpoints]
@@ -207,6 +210,7 @@ class ReceiptCheck(LogCheck):
         self._index = 0
         self._receipts = 0
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         if self._segment < len(self._sizes) and self._index == self._sizes[self._segment]:
             self._close_segment()
@@ -240,6 +244,7 @@ class ReceiptCheck(LogCheck):
                 "before the previous cosignature existed"
             )
 
+    @override
     def finish(self) -> str:
         if self._segment < len(self._sizes):
             self._close_segment()
@@ -251,13 +256,13 @@ class RunIdentityCheck(LogCheck):
 
     name = "run-identity"
     claim = "The log is of this grant, and declares the granted code and image"
-    error = RunIdentityError
 
     def __init__(self, request: SessionRequest, grant_digest: str) -> None:
         self._request = request
         self._grant_digest = grant_digest
         self._mode = "no grant record"
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         if not isinstance(record, GrantRecord):
             return
@@ -273,6 +278,7 @@ class RunIdentityCheck(LogCheck):
                     f"the log declares {what} {found}, the request that was granted {expected}"
                 )
 
+    @override
     def finish(self) -> str:
         if self._mode == "no grant record":
             raise RunIdentityError("the log has no grant record")
@@ -284,7 +290,6 @@ class ScheduleCheck(LogCheck):
 
     name = "schedule"
     claim = "Every step used the batch, epoch and learning rate that the nonce prescribes"
-    error = ScheduleError
 
     def __init__(self, request: SessionRequest, grant: SessionGrant, pool_leaves: bytes) -> None:
         config = request.config
@@ -300,6 +305,7 @@ class ScheduleCheck(LogCheck):
         self._plans: Iterator[StepPlan] = self._schedule.steps()
         self._last = 0
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         if isinstance(record, ResumeRecord):
             if record.step > self._last or record.discarded_steps != self._last - record.step:
@@ -335,6 +341,7 @@ class ScheduleCheck(LogCheck):
             )
         self._last = record.step
 
+    @override
     def finish(self) -> str:
         if self._last != self._schedule.total_steps:
             raise ScheduleError(
@@ -348,7 +355,6 @@ class ExposureCheck(LogCheck):
 
     name = "equal-exposure"
     claim = "Every sample of D was shown equally often, within the order's limits"
-    error = ExposureError
 
     def __init__(self, order: AuditOrder, request: SessionRequest, grant: SessionGrant) -> None:
         nonce = bytes.fromhex(grant.nonce)
@@ -364,10 +370,12 @@ class ExposureCheck(LogCheck):
         self._pool = grant.split.pool
         self._last = 0
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         if isinstance(record, StepRecord | ResumeRecord):
             self._last = record.step
 
+    @override
     def finish(self) -> str:
         # Whole epochs show each sample once; only the steps of a last, broken epoch are counted.
         whole, rest = divmod(self._last, self._schedule.steps_per_epoch)
@@ -390,14 +398,15 @@ class MintTrainingCheck(LogCheck):
 
     name = "mint-trained"
     claim = "T was trained in every step with the ordered weight, and it learned"
-    error = MintTrainingError
 
-    def __init__(self, request: SessionRequest, steps_per_epoch: int) -> None:
+    def __init__(self, request: SessionRequest, grant: SessionGrant) -> None:
         self._mint = request.config.mint
-        self._window = steps_per_epoch
+        trained = grant.split.told + grant.split.silent
+        self._window = math.ceil(trained / request.config.batch_size)  # one epoch
         self._first: list[float] = []
         self._recent: list[float] = []
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         if not isinstance(record, StepRecord):
             return
@@ -411,6 +420,7 @@ class MintTrainingCheck(LogCheck):
             self._first.append(record.mint_loss)
         self._recent = [*self._recent[-self._window + 1 :], record.mint_loss]
 
+    @override
     def finish(self) -> str:
         if not self._first:
             raise MintTrainingError("the log has no step")
@@ -430,12 +440,12 @@ class NumbersCheck(LogCheck):
 
     name = "numbers-possible"
     claim = "Recorded losses are possible, and each objective follows from them (Eq. 1)"
-    error = ImpossibleNumberError
 
     def __init__(self) -> None:
         self._initial: tuple[float, float] | None = None
         self._count = 0
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         if not isinstance(record, StepRecord):
             return
@@ -453,6 +463,7 @@ class NumbersCheck(LogCheck):
             )
         self._count += 1
 
+    @override
     def finish(self) -> str:
         return f"{self._count} steps agree with Eq. 1"
 
@@ -462,7 +473,6 @@ class TimesCheck(LogCheck):
 
     name = "times-possible"
     claim = "Recorded times fit the auditor's clock, and cosignatures lie within the session"
-    error = ImpossibleTimeError
 
     def __init__(
         self,
@@ -477,8 +487,9 @@ class TimesCheck(LogCheck):
         self._sizes = sizes
         self._cosigned_at = cosigned_at
         self._segment = 0
-        self.late = 0
+        self._late = 0
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         while self._segment < len(self._sizes) and record.sequence >= self._sizes[self._segment]:
             self._segment += 1
@@ -497,8 +508,9 @@ class TimesCheck(LogCheck):
                 f"{self._from.timestamp() - written:.0f} s before the session was granted; the "
                 "agent's clock is wrong, set it and train again"
             )
-        self.late += received - written > self._late_after
+        self._late += received - written > self._late_after
 
+    @override
     def finish(self) -> str:
         previous = self._from.timestamp() - CLOCK_TOLERANCE_SECONDS
         for time in self._cosigned_at:
@@ -508,12 +520,13 @@ class TimesCheck(LogCheck):
                     "before its predecessor or outside the session"
                 )
             previous = time
-        return (
-            f"{self.late} records reached the auditor more than {self._late_after:g} s after they "
-            "were written: the interlock does not bound when those were made"
-            if self.late
-            else f"every record was cosigned within {self._late_after:g} s"
-        )
+        self.warned = self._late > 0
+        if self.warned:
+            return (
+                f"{self._late} records reached the auditor more than {self._late_after:g} s after "
+                "they were written: the interlock does not bound when those were made"
+            )
+        return f"every record was cosigned within {self._late_after:g} s"
 
 
 class StatesCheck(LogCheck):
@@ -521,7 +534,6 @@ class StatesCheck(LogCheck):
 
     name = "states"
     claim = "Full training states are committed at the ordered interval, from the first to the last"
-    error = StateError
 
     def __init__(self, request: SessionRequest) -> None:
         self._interval = request.config.state_interval_steps
@@ -535,6 +547,7 @@ class StatesCheck(LogCheck):
         """Digest of the weights before the first step."""
         return self._saved[0].weights_digest if 0 in self._saved else None
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         if isinstance(record, StepRecord):
             self._observe_step(record)
@@ -567,6 +580,7 @@ class StatesCheck(LogCheck):
             )
         self._step = record.step
 
+    @override
     def finish(self) -> str:
         if self._sealed is None:
             raise StateError("the log has no seal, so there is no last state")
@@ -588,13 +602,13 @@ class CalibrationCheck(LogCheck):
 
     name = "calibration-committed"
     claim = "The calibration scores were committed before the seal, so before any query"
-    error = CalibrationError
 
     def __init__(self, grant: SessionGrant) -> None:
         self._expected = grant.split.calibration
         self._record: CalibrationRecord | None = None
         self._seal: SealRecord | None = None
 
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         if isinstance(record, StepRecord | ResumeRecord):
             self._record = None  # scores of an earlier model calibrate nothing
@@ -607,6 +621,7 @@ class CalibrationCheck(LogCheck):
         elif isinstance(record, SealRecord):
             self._seal = record
 
+    @override
     def finish(self) -> str:
         if self._record is None or self._seal is None:
             raise CalibrationError("no calibration scores were committed after the last step")

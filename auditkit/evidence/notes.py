@@ -22,6 +22,7 @@ from auditkit.evidence.errors import (
     VerifierKeyError,
 )
 from auditkit.evidence.keys import PublicKey, SigningKey
+from auditkit.evidence.merkle import HASH_BYTES, MAX_TREE_SIZE
 
 MAX_NOTE_BYTES = 1_000_000
 """Largest note read; a cosigned checkpoint takes about 400 bytes."""
@@ -35,14 +36,10 @@ MAX_KEY_NAME_BYTES = 1_000
 MAX_VERIFIER_KEY_CHARACTERS = 2_000
 """Longest text read as a verifier key: the name, 8 digits and 44 characters of base64."""
 
-MAX_TREE_SIZE = 2**63 - 1
-"""Largest tree size read, as in implementations with signed 64-bit integers."""
-
 MAX_TIMESTAMP = 2**63 - 1
 """Largest cosignature time in seconds (tlog-cosignature, section Format)."""
 
 KEY_HASH_BYTES = 4
-ROOT_BYTES = 32
 TIMESTAMP_BYTES = 8
 
 SIGNATURE_PREFIX = "— "
@@ -77,9 +74,9 @@ class Checkpoint:
                 )
         if not 0 <= self.size <= MAX_TREE_SIZE:
             raise CheckpointFormatError(f"expected a tree size up to 2^63 - 1, found {self.size}")
-        if len(self.root) != ROOT_BYTES:
+        if len(self.root) != HASH_BYTES:
             raise CheckpointFormatError(
-                f"expected a root of {ROOT_BYTES} bytes, found {len(self.root)}"
+                f"expected a root of {HASH_BYTES} bytes, found {len(self.root)}"
             )
 
     def to_text(self) -> str:

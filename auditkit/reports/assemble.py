@@ -5,10 +5,10 @@ part that cannot be read is left out and a remark says so, because a report on b
 needed most.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
 
 import numpy as np
 from pydantic import ValidationError
@@ -51,6 +51,7 @@ from schemas import (
 )
 
 LARGEST_SCORES_FILE = 512 * 1024 * 1024  # bytes; about 60 million samples
+STEP_VALUES = 4  # task loss, MINT loss, task accuracy, MINT accuracy
 MOST_VERDICTS = 2000  # a page with more cannot be read; the bundle holds them all
 
 CohortArrays = dict[CohortName, FloatArray]
@@ -99,7 +100,7 @@ def report_input(
         grant_digest=sha256_hex(grant_payload),
         verification=report,
         log=_summary(log, len(bundle.records), cosigned_at, order.late_after_seconds),
-        steps=_trace(log.steps),
+        steps=log.trace(),
         generated_at=generated_at,
         start=log.start,
         evaluations=tuple(log.evaluations),
@@ -116,8 +117,8 @@ def report_input(
 def read_scores(data: bytes) -> tuple[CohortArrays, CohortArrays]:
     """Read a scores file (safetensors) into T's scores and M's losses, per cohort.
 
-    Tensors are named `score/<cohort>` and `loss/<cohort>`, one float per sample; others are left
-    alone.
+    Tensors are named `score/<cohort>` and `loss/<cohort>`, one float32 per sample; others are
+    left alone.
 
     Raises:
         ScoresFileError: the file is too large or damaged, or a tensor is not a finite vector.
@@ -141,12 +142,15 @@ def read_scores(data: bytes) -> tuple[CohortArrays, CohortArrays]:
 
 @dataclass
 class _Log:
-    """What one pass over the log collects."""
+    """What one pass over the log collects, in columns: a million records fit in 64 MB."""
 
-    steps: list[StepRecord] = field(default_factory=list)
+    indices: "array[int]" = field(default_factory=lambda: array("q"))
+    times_ms: "array[int]" = field(default_factory=lambda: array("q"))
+    steps: "array[int]" = field(default_factory=lambda: array("q"))
+    epochs: "array[int]" = field(default_factory=lambda: array("q"))
+    values: "array[float]" = field(default_factory=lambda: array("d"))
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     resumes: list[ResumeRecord] = field(default_factory=list)
-    times_ms: list[tuple[int, int]] = field(default_factory=list)
     states: int = 0
     unreadable: int = 0
     start: GrantRecord | None = None
@@ -155,15 +159,15 @@ class _Log:
 
     def take(self, index: int, record: AnyRecord) -> None:
         """Keep what the report shows of one record."""
-        self.times_ms.append((index, record.time_ms))
+        self.indices.append(index)
+        self.times_ms.append(record.time_ms)
         match record:
             case StepRecord():
-                self.steps.append(record)
+                self._add_step(record)
             case EvaluationRecord():
                 self.evaluations.append(record)
             case ResumeRecord():
-                # Steps after the saved state were lost and follow once more.
-                self.steps = [step for step in self.steps if step.step <= record.step]
+                self._forget_steps_after(record.step)
                 self.resumes.append(record)
             case StateRecord():
                 self.states += 1
@@ -174,6 +178,29 @@ class _Log:
             case SealRecord():
                 self.seal = record
 
+    def trace(self) -> StepTrace:
+        """Return the steps that led to the final model."""
+        table = np.asarray(self.values, dtype=np.float64).reshape(-1, STEP_VALUES)
+        return StepTrace(
+            np.asarray(self.steps, dtype=np.int64),
+            np.asarray(self.epochs, dtype=np.int64),
+            *(table[:, column] for column in range(STEP_VALUES)),
+        )
+
+    def _add_step(self, record: StepRecord) -> None:
+        self.steps.append(record.step)
+        self.epochs.append(record.epoch)
+        self.values.extend(
+            (record.task_loss, record.mint_loss, record.task_accuracy, record.mint_accuracy)
+        )
+
+    def _forget_steps_after(self, step: int) -> None:
+        """Drop steps that were lost with a crash; they follow once more."""
+        while self.steps and self.steps[-1] > step:
+            self.steps.pop()
+            self.epochs.pop()
+            del self.values[-STEP_VALUES:]
+
 
 def _read_log(lines: Iterable[bytes]) -> _Log:
     log = _Log()
@@ -183,17 +210,6 @@ def _read_log(lines: Iterable[bytes]) -> _Log:
         except ValidationError:
             log.unreadable += 1
     return log
-
-
-def _trace(steps: Sequence[StepRecord]) -> StepTrace:
-    return StepTrace(
-        step=np.asarray([s.step for s in steps], dtype=np.int64),
-        epoch=np.asarray([s.epoch for s in steps], dtype=np.int64),
-        task_loss=np.asarray([s.task_loss for s in steps], dtype=np.float64),
-        mint_loss=np.asarray([s.mint_loss for s in steps], dtype=np.float64),
-        task_accuracy=np.asarray([s.task_accuracy for s in steps], dtype=np.float64),
-        mint_accuracy=np.asarray([s.mint_accuracy for s in steps], dtype=np.float64),
-    )
 
 
 def _cosignature_times(
@@ -219,8 +235,8 @@ def _cosignature_times(
 def _summary(
     log: _Log, records: int, cosigned_at: list[tuple[int, int]], late_after_seconds: float
 ) -> LogSummary:
-    times = [time for _, time in log.times_ms]
-    silences = [(after - before) / 1000 for before, after in pairwise(times)]
+    times = log.times_ms
+    silences = np.diff(np.asarray(times, dtype=np.int64)) / 1000
     return LogSummary(
         records=records,
         unreadable_records=log.unreadable,
@@ -228,24 +244,21 @@ def _summary(
         states=log.states,
         first_record_ms=times[0] if times else None,
         last_record_ms=times[-1] if times else None,
-        longest_silence_seconds=max(silences) if silences else None,
+        longest_silence_seconds=float(silences.max()) if len(silences) else None,
         last_cosigned_seconds=cosigned_at[-1][1] if cosigned_at else None,
-        late_records=_late(log.times_ms, cosigned_at, late_after_seconds) if cosigned_at else None,
+        late_records=_late(log, cosigned_at, late_after_seconds) if cosigned_at else None,
         resumes=tuple(log.resumes),
     )
 
 
-def _late(
-    times_ms: list[tuple[int, int]], cosigned_at: list[tuple[int, int]], after_seconds: float
-) -> int:
+def _late(log: _Log, cosigned_at: list[tuple[int, int]], after_seconds: float) -> int:
     """Count records that the auditor cosigned more than `after_seconds` after they were written."""
-    sizes = np.asarray([size for size, _ in cosigned_at])
+    sizes = np.asarray([size for size, _ in cosigned_at], dtype=np.int64)
     moments = np.asarray([moment for _, moment in cosigned_at], dtype=np.float64)
-    table = np.asarray(times_ms, dtype=np.float64).reshape(-1, 2)
-    covering = np.searchsorted(sizes, table[:, 0], side="right")
+    covering = np.searchsorted(sizes, np.asarray(log.indices, dtype=np.int64), side="right")
     covered = covering < len(sizes)
-    delays = moments[covering[covered]] - table[covered, 1] / 1000
-    return int((delays > after_seconds).sum())
+    written = np.asarray(log.times_ms, dtype=np.float64)[covered] / 1000
+    return int((moments[covering[covered]] - written > after_seconds).sum())
 
 
 def _committed_scores(
@@ -269,10 +282,10 @@ def _committed_scores(
 def _finite_vector(
     name: str, tensor: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 ) -> FloatArray:
-    if tensor.ndim != 1 or tensor.dtype.kind != "f":
+    if tensor.ndim != 1 or tensor.dtype != np.float32:
         raise ScoresFileError(
             f"tensor {name} has shape {tensor.shape} and type {tensor.dtype}, expected a vector of "
-            "floating-point numbers"
+            "float32"
         )
     values = tensor.astype(np.float64)
     if not np.isfinite(values).all():

@@ -12,6 +12,7 @@ from schemas import CohortName
 
 CURVE_POINTS = 300
 HISTOGRAM_BINS = 40
+LARGEST_DRAWN_LOSS = 1e30  # any real loss is far below
 LEAST_ROC_RATE = 1e-4  # lower rates are never resolved by the sample sizes in use
 
 COHORT_COLOURS: dict[CohortName, str] = {
@@ -44,11 +45,11 @@ def training_figures(report: ReportInput) -> list[Figure]:
     at = statistics.bucket_means(steps.step.astype(np.float64), CURVE_POINTS)
     group = math.ceil(len(steps) / CURVE_POINTS)
     averaged = "" if group == 1 else f" Each point is the mean of about {group} steps."
-    task_loss = statistics.bucket_means(steps.task_loss, CURVE_POINTS)
-    mint_loss = statistics.bucket_means(steps.mint_loss, CURVE_POINTS)
+    task_loss = statistics.bucket_means(_drawable(steps.task_loss), CURVE_POINTS)
+    mint_loss = statistics.bucket_means(_drawable(steps.mint_loss), CURVE_POINTS)
     task_accuracy = statistics.bucket_means(steps.task_accuracy, CURVE_POINTS)
     mint_accuracy = statistics.bucket_means(steps.mint_accuracy, CURVE_POINTS)
-    x_axis = plots.Axis("step", *_widened(float(at[0]), float(at[-1])))
+    x_axis = plots.Axis("step", *_widened(float(at.min()), float(at.max())))
     losses = plots.line_chart(
         plots.Frame(
             "loss-curves",
@@ -178,6 +179,11 @@ def _histogram_words(scores: FloatArray, threshold: float | None, rate: float) -
         return words
     above = formatting.percent(float(np.mean(scores > threshold)))
     return f"{words} {above} lie above the {formatting.nominal_percent(rate)} threshold."
+
+
+def _drawable(losses: FloatArray) -> FloatArray:
+    """Bound what a forged log claims, so that it cannot overflow the arithmetic of a chart."""
+    return np.clip(losses, -LARGEST_DRAWN_LOSS, LARGEST_DRAWN_LOSS)
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:

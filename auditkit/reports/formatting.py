@@ -7,6 +7,7 @@ from schemas import RateEstimate
 
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 ABSENT = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 
 
 def integer(value: int) -> str:
@@ -18,7 +19,7 @@ def decimal(value: float | None) -> str:
     """Return a number with three significant digits, without an exponent where it is readable."""
     if value is None:
         return ABSENT
-    return f"{value:.3g}"
+    return f"{value:.3g}".replace("-", MINUS)
 
 
 def percent(value: float | None) -> str:

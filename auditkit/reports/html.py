@@ -152,7 +152,7 @@ def _predictive_rows(report: ReportInput) -> list[PredictiveRow]:
 
 def _baseline_rows(report: ReportInput) -> list[BaselineRow]:
     losses, scores = report.task_losses, report.scores
-    if "test" not in losses or "test" not in scores:
+    if not len(losses.get("test", ())) or not len(scores.get("test", ())):
         return []
     return [
         BaselineRow(

@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 import numpy as np
 
 from auditkit.reports.content import FloatArray
+from auditkit.reports.formatting import MINUS
 
 MOST_POINTS = 500  # per line; more cannot be seen at the printed size
 
@@ -71,7 +72,7 @@ class Axis:
         """Return the text beside a tick."""
         if self.percent:
             return f"{100 * value:.6g} %"
-        return f"{value:,.6g}".replace("-", "\N{MINUS SIGN}")
+        return f"{value:,.6g}".replace("-", MINUS)
 
     def _warp(self, values: FloatArray) -> FloatArray:
         return np.log10(values) if self.scale == "log" else values

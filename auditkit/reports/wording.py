@@ -23,10 +23,14 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class Statement:
-    """One point of the summary: a bold lead and an explanation."""
+    """One point of the summary: a bold lead and an explanation.
+
+    `outcome` chooses the icon of an open point.
+    """
 
     lead: str
     text: str
+    outcome: FindingOutcome = "warning"
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,13 @@ def conclusion(report: ReportInput) -> Conclusion:
             "failed. Nothing below should be relied on until this is explained.",
         )
     reservations = _reservations(counted)
+    if report.verification.level < AssuranceLevel.L1:
+        return Conclusion(
+            "reserved",
+            "The evidence is not complete",
+            "No check failed, but some that every conclusion rests on could not be made: "
+            f"{counted['passed']} passed, {reservations}.",
+        )
     if reservations:
         return Conclusion(
             "reserved",
@@ -265,11 +276,10 @@ def not_proven(report: ReportInput) -> list[Statement]:
         if all(f.outcome == "not_checked" for f in findings if f.check == check)
     }
     statements = [
-        Statement(
-            f"{OPEN_LEADS[finding.outcome]} {_sentence(finding.claim)}", _sentence(finding.detail)
-        )
-        for finding in findings
-        if finding.outcome in OPEN_LEADS and finding.check not in standing
+        Statement(f"{lead} {_sentence(f.claim)}", _sentence(f.detail), outcome)
+        for outcome, lead in OPEN_LEADS.items()
+        for f in findings
+        if f.outcome == outcome and f.check not in standing
     ]
     if report.seal is None:
         statements.append(

@@ -51,8 +51,7 @@ class FaultyAuditor:
         self._clock = clock
         self._lock = threading.Lock()
         self._session_key = SigningKey.generate()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self) -> "FaultyAuditor":
@@ -134,6 +133,13 @@ class FaultyAuditor:
             self.records = records
             self.flushes[request.first] = (body, cosigned.to_bytes().decode())
             return AppendReceipt(checkpoint=cosigned.to_bytes().decode()).model_dump_json().encode()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Agents that are killed in the middle of a request are what the tests are about."""
 
 
 def _handler(auditor: FaultyAuditor) -> type[BaseHTTPRequestHandler]:

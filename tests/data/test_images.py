@@ -1,5 +1,6 @@
 """A query brings any bytes; only whole images of the right size come through."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -43,10 +44,8 @@ def test_damaged_bytes_never_give_another_error(cut: int, flipped: int, noise: b
     data = bytearray(encoded(PIXELS))
     data[flipped] ^= 0xFF
     for damaged in (bytes(data), encoded(PIXELS)[:cut], noise, encoded(PIXELS, "BMP")[:cut]):
-        try:
+        with contextlib.suppress(UndecodableImageError, ImageSizeError):
             assert decode_image(damaged, 6, 5, 3).shape == (6, 5, 3)
-        except (UndecodableImageError, ImageSizeError):
-            pass
 
 
 def test_decompression_bomb_is_refused_by_its_header() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ MALFORMED_HEX = {
     "upper case": "AB" * 32,
     "not hexadecimal": "xy" * 32,
     "a newline at the end": "ab" * 32 + "\n",
-    "digits of another script": "٠" * 64,
+    "digits of another script": "\N{ARABIC-INDIC DIGIT ZERO}" * 64,
     "nothing": "",
 }
 
@@ -232,7 +233,5 @@ def test_one_changed_bit_breaks_a_signature(position, message):
 @given(st.binary(min_size=32, max_size=32))
 @settings(deadline=None, derandomize=True)
 def test_any_bytes_are_a_key_or_a_typed_error(raw):
-    try:
+    with suppress(EvidenceError):
         assert PublicKey(raw).raw == raw
-    except EvidenceError:
-        pass

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,9 @@ def test_a_changed_inclusion_proof_is_refused(index, size):
         "leading hash": [OTHER, *proof],
         "another root": proof,
     }
-    changed |= {f"hash {n} replaced": [*proof[:n], OTHER, *proof[n + 1 :]] for n in range(len(proof))}
+    changed |= {
+        f"hash {n} replaced": [*proof[:n], OTHER, *proof[n + 1 :]] for n in range(len(proof))
+    }
     changed |= {f"hash {n} missing": [*proof[:n], *proof[n + 1 :]] for n in range(len(proof))}
     for name, forged in changed.items():
         claimed = OTHER if name == "another root" else tree_root
@@ -145,6 +148,23 @@ def test_an_interior_node_is_not_a_leaf():
     verify_inclusion(0, 2, node, [node_hash(HASHES[2], HASHES[3])], ROOTS[4])
 
 
+def test_a_proof_from_a_smaller_tree_is_too_short():
+    """The hashes lead to the claimed root, but that root has another size than claimed."""
+    with pytest.raises(InclusionProofError, match="too short"):
+        verify_inclusion(0, 8, HASHES[0], [], HASHES[0])
+    with pytest.raises(InclusionProofError, match="too short"):
+        verify_inclusion(3, 8, HASHES[3], inclusion_proof(HASHES, 3, 4), ROOTS[4])
+    with pytest.raises(ConsistencyProofError, match="too short"):
+        verify_consistency(3, 8, consistency_proof(HASHES, 3, 4), ROOTS[3], ROOTS[4])
+
+
+def test_a_proof_from_a_larger_tree_is_too_long():
+    with pytest.raises(InclusionProofError, match="too long"):
+        verify_inclusion(3, 4, HASHES[3], inclusion_proof(HASHES, 3, 8), ROOTS[8])
+    with pytest.raises(ConsistencyProofError, match="too long"):
+        verify_consistency(3, 4, consistency_proof(HASHES, 3, 8), ROOTS[3], ROOTS[8])
+
+
 def test_every_tree_is_proven_to_extend_every_earlier_one():
     for new_size in range(65):
         for old_size in range(new_size + 1):
@@ -153,7 +173,9 @@ def test_every_tree_is_proven_to_extend_every_earlier_one():
             verify_consistency(old_size, new_size, proof, ROOTS[old_size], ROOTS[new_size])
 
 
-@pytest.mark.parametrize(("old", "new"), [(1, 2), (1, 8), (2, 5), (3, 7), (6, 8), (4, 64), (63, 64)])
+@pytest.mark.parametrize(
+    ("old", "new"), [(1, 2), (1, 8), (2, 5), (3, 7), (6, 8), (4, 64), (63, 64)]
+)
 def test_a_changed_consistency_proof_is_refused(old, new):
     proof = consistency_proof(HASHES, old, new)
     forged = [[], [*proof, OTHER], [OTHER, *proof], [*proof, ROOTS[new]], [ROOTS[old], *proof]]
@@ -246,10 +268,8 @@ def test_a_long_log_grows_without_its_leaves():
 @given(st.binary(max_size=200))
 @settings(derandomize=True)
 def test_garbage_is_no_frontier(data):
-    try:
+    with suppress(FrontierFormatError):
         assert Frontier.from_bytes(data).to_bytes() == data
-    except FrontierFormatError:
-        pass
 
 
 def test_a_frontier_beyond_any_tree_is_refused():

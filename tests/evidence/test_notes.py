@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -345,7 +346,6 @@ MALFORMED_VERIFIER_KEYS = {
     "a short key": (encoded_key("name", b"\1" + RAW[:31]), KeyFormatError),
     "a long key": (encoded_key("name", b"\1" + RAW + b"\0"), KeyFormatError),
     "a weak key": (encoded_key("name", b"\1" + bytes(32)), WeakKeyError),
-    "base64 without padding": (encoded_key("name", b"\1" + RAW).rstrip("="), None),
     "not base64": ("name+01020304+????", VerifierKeyError),
     "too long": ("n" * 3_000, VerifierKeyError),
 }
@@ -356,11 +356,8 @@ MALFORMED_VERIFIER_KEYS = {
 )
 def test_malformed_verifier_keys_are_refused(case):
     text, error = case
-    if error is None:  # 33 bytes need no padding, so nothing was stripped
-        assert VerifierKey.parse(text).encode() == text
-    else:
-        with pytest.raises(error):
-            VerifierKey.parse(text)
+    with pytest.raises(error):
+        VerifierKey.parse(text)
 
 
 @pytest.mark.parametrize("kind", list(SignatureType))
@@ -388,7 +385,7 @@ MALFORMED_CHECKPOINTS = {
     "a fraction": f"origin\n7.0\n{ROOT_TEXT}\n",
     "an exponent": f"origin\n1e3\n{ROOT_TEXT}\n",
     "hexadecimal": f"origin\n0x7\n{ROOT_TEXT}\n",
-    "Arabic-Indic digits": f"origin\n٧\n{ROOT_TEXT}\n",
+    "Arabic-Indic digits": f"origin\n\N{ARABIC-INDIC DIGIT SEVEN}\n{ROOT_TEXT}\n",
     "superscript digits": f"origin\n²\n{ROOT_TEXT}\n",
     "no size": f"origin\n\n{ROOT_TEXT}\n",
     "a size of 2^63": f"origin\n{2**63}\n{ROOT_TEXT}\n",
@@ -461,14 +458,10 @@ NOTE_LIKE = st.lists(
 def test_garbage_raises_only_typed_errors(text):
     data = text.encode()
     for read in (parse, parse_checkpoint, lambda item: verify(item, [SESSION])):
-        try:
+        with suppress(EvidenceError):
             read(data)
-        except EvidenceError:
-            pass
-    try:
+    with suppress(EvidenceError):
         assert VerifierKey.parse(text).encode() == text
-    except EvidenceError:
-        pass
 
 
 @given(st.data())

@@ -117,7 +117,9 @@ def evaluation(all_scores: dict[str, np.ndarray]) -> EvaluationRecord:
         for nominal in (0.05, 0.01, 0.001):
             threshold = np.quantile(all_scores["calibration"], 1 - nominal)
             found = int((values > threshold).sum())
-            flagged.append(FlaggedRate(false_positive_rate=nominal, flagged=rate(found, len(values))))
+            flagged.append(
+                FlaggedRate(false_positive_rate=nominal, flagged=rate(found, len(values)))
+            )
         auc = float((values[:400, None] > all_scores["test"][None, :400]).mean())
         right = int(len(values) * (0.81 if cohort in ("told", "silent") else 0.69))
         cohorts.append(
@@ -135,7 +137,9 @@ def evaluation(all_scores: dict[str, np.ndarray]) -> EvaluationRecord:
     )
 
 
-def finding(check: str, claim: str, outcome: str = "passed", detail: str = "", error=None) -> Finding:
+def finding(
+    check: str, claim: str, outcome: str = "passed", detail: str = "", error=None
+) -> Finding:
     return Finding(check=check, claim=claim, outcome=outcome, detail=detail, error=error)
 
 
@@ -164,7 +168,7 @@ FINDINGS = (
         "does not bound when those were made",
     ),
     finding("schedule", "Every step used the batch that the nonce prescribes", detail="1280 steps"),
-    finding("sealed-weights", "The submitted model is the one that was sealed", detail="weights c…"),
+    finding("sealed-weights", "The submitted model is the one that was sealed", detail="weights c"),
     finding(
         "replay",
         "Random segments of the training were executed again with the same result",
@@ -188,7 +192,7 @@ def step_trace(steps: int = STEPS) -> StepTrace:
     )
 
 
-def verdict(number: int, p_value: float, score: float, member: bool) -> MembershipVerdict:
+def verdict(number: int, p_value: float, score: float) -> MembershipVerdict:
     return MembershipVerdict(
         verdict_id=f"verdict-{number}",
         session_id="ses-4f1c",
@@ -199,7 +203,7 @@ def verdict(number: int, p_value: float, score: float, member: bool) -> Membersh
         p_value=p_value,
         calibration_size=2000,
         false_positive_rate=0.01,
-        outcome="member" if member else "not_shown",
+        outcome="member" if p_value <= 0.01 else "not_shown",
         issued_at=START + timedelta(days=3),
     )
 
@@ -309,9 +313,9 @@ def session_report() -> ReportInput:
             parameters=11_412_906,
         ),
         verdicts=(
-            QueriedSample(verdict(1, 1 / 2001, 5.13, True), "IMG_2041.jpg", "told"),
-            QueriedSample(verdict(2, 6 / 2001, 1.62, True), "IMG_2042.jpg", "told_only"),
-            QueriedSample(verdict(3, 0.4137931, -1.71, False), "IMG_7001.jpg", "silent"),
-            QueriedSample(verdict(4, 0.8715642, -3.4, False)),
+            QueriedSample(verdict(1, 1 / 2001, 5.13), "IMG_2041.jpg", "told"),
+            QueriedSample(verdict(2, 6 / 2001, 1.62), "IMG_2042.jpg", "told_only"),
+            QueriedSample(verdict(3, 0.4137931, -1.71), "IMG_7001.jpg", "silent"),
+            QueriedSample(verdict(4, 0.8715642, -3.4)),
         ),
     )

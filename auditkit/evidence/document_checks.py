@@ -1,0 +1,285 @@
+"""Checks of what was signed before training: order, request, grant, keys, samples, checkpoints."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import ValidationError
+
+from auditkit.evidence import dsse, merkle, notes, statements, trust
+from auditkit.evidence.bundle import Bundle
+from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence.derivation import LEAF_BYTES
+from auditkit.evidence.errors import EvidenceError
+from auditkit.evidence.findings import Result, Skipped
+from auditkit.evidence.keys import PublicKey
+from auditkit.evidence.policy import check_order_in_force, check_request, split_sizes
+from schemas import AuditOrder, SampleCommitment, SessionGrant, SessionRequest, TrustRoot
+
+COSIGNER_SUFFIX = "/cosigner"  # name of the auditor's cosignature key: `<origin><suffix>`
+
+
+class DocumentError(EvidenceError):
+    """Order, request or grant cannot be read at all."""
+
+
+class GrantMismatchError(EvidenceError):
+    """The grant answers another request, or another order."""
+
+
+class SessionKeyError(EvidenceError):
+    """The session key is not the certified one, or was revoked, or its time was over."""
+
+
+class SampleCommitmentError(EvidenceError):
+    """The manifest leaves do not hash to the committed root."""
+
+
+class CheckpointMissingError(EvidenceError):
+    """The log has no checkpoint at all, so nobody has signed for it."""
+
+
+class CosignatureThresholdError(EvidenceError):
+    """Fewer of the auditor's keys cosigned a checkpoint than the trust root demands."""
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Order, request and grant as they can be read, before any signature is believed."""
+
+    trust_root: TrustRoot
+    bundle: Bundle
+    order: AuditOrder
+    order_envelope: dsse.Envelope
+    request: SessionRequest
+    grant: SessionGrant
+    grant_envelope: dsse.Envelope
+
+    @property
+    def order_digest(self) -> str:
+        """SHA-256 of the order's payload."""
+        return sha256_hex(self.order_envelope.payload)
+
+    @property
+    def grant_digest(self) -> str:
+        """SHA-256 of the grant's payload."""
+        return sha256_hex(self.grant_envelope.payload)
+
+
+def open_documents(bundle: Bundle, trust_root: TrustRoot) -> Documents:
+    """Read order, request and grant.
+
+    Raises:
+        DocumentError: one of them is not even well-formed.
+    """
+    try:
+        order_envelope = dsse.Envelope.from_bytes(bundle.order)
+        grant_envelope = dsse.Envelope.from_bytes(bundle.grant)
+        return Documents(
+            trust_root=trust_root,
+            bundle=bundle,
+            order=statements.parse(order_envelope.payload, statements.ORDER_PREDICATE, AuditOrder),
+            order_envelope=order_envelope,
+            request=SessionRequest.from_bytes(bundle.request),
+            grant=statements.parse(
+                grant_envelope.payload, statements.GRANT_PREDICATE, SessionGrant
+            ),
+            grant_envelope=grant_envelope,
+        )
+    except (EvidenceError, ValidationError) as error:
+        raise DocumentError(f"order, request or grant cannot be read: {error}") from error
+
+
+def order_signed(documents: Documents) -> Result:
+    """The order carries enough signatures of the order role."""
+    trust.verify_statement(
+        documents.trust_root,
+        "order",
+        documents.order_envelope,
+        statements.ORDER_PREDICATE,
+        AuditOrder,
+    )
+    return f"order {documents.order.order_id}, signed by {documents.trust_root.auditor}"
+
+
+def order_in_force(documents: Documents) -> Result:
+    """The order was in force when the session was granted."""
+    order, granted = documents.order, documents.grant.valid_from
+    check_order_in_force(order, granted)
+    return f"until {order.expires_at:%Y-%m-%d}, granted {granted:%Y-%m-%d}"
+
+
+def request_within_policy(documents: Documents) -> Result:
+    """The request fits the order, and the grant splits the pool as the order says."""
+    order, request, grant = documents.order, documents.request, documents.grant
+    check_request(order, request, grant.valid_from)
+    expected = split_sizes(order.split, request.pool.size)
+    if expected != grant.split:
+        raise GrantMismatchError(
+            f"the grant splits the pool into {grant.split}, the order's fractions give {expected}"
+        )
+    return f"{request.config.model.architecture}, taps {request.config.taps.setup}"
+
+
+def grant_signed(documents: Documents) -> Result:
+    """The grant, and with it the session key's certificate, is the auditor's."""
+    trust.verify_statement(
+        documents.trust_root,
+        "session",
+        documents.grant_envelope,
+        statements.GRANT_PREDICATE,
+        SessionGrant,
+    )
+    return f"session {documents.grant.session_id}, signed by {documents.trust_root.auditor}"
+
+
+def grant_matches(documents: Documents) -> Result:
+    """The grant names the digests of this request and of this order."""
+    for what, expected, found in (
+        ("request", sha256_hex(documents.bundle.request), documents.grant.request_digest),
+        ("order", documents.order_digest, documents.grant.order_digest),
+        ("order that the request names", documents.order_digest, documents.request.order_digest),
+    ):
+        if expected != found:
+            raise GrantMismatchError(
+                f"digest of the {what}: named is {found}, the one here has {expected}"
+            )
+    return f"request {documents.grant.request_digest[:16]}…"
+
+
+def session_key(documents: Documents) -> Result:
+    """The session key is the requested one, strong, not revoked, and valid as ordered."""
+    order, grant = documents.order, documents.grant
+    if documents.request.session_key != grant.session_key:
+        raise SessionKeyError("the grant certifies another key than was requested")
+    if grant.session_key in documents.trust_root.revoked_session_keys:
+        raise SessionKeyError(
+            f"the auditor has revoked session key {grant.session_key}; what it signed is void"
+        )
+    if (
+        not grant.valid_from
+        < grant.valid_until
+        <= (grant.valid_from + timedelta(hours=order.most_session_hours))
+    ):
+        raise SessionKeyError(
+            f"the certificate runs until {grant.valid_until}, the order allows "
+            f"{order.most_session_hours:g} hours"
+        )
+    PublicKey.from_hex(grant.session_key)
+    return f"key {grant.session_key[:16]}…, valid until {grant.valid_until:%Y-%m-%d %H:%M} UTC"
+
+
+def samples_committed(documents: Documents) -> Result:
+    """The leaves hash to the roots that the request fixed before the nonce existed."""
+    request = documents.request
+    _check_leaves("pool", documents.bundle.pool_leaves, request.pool)
+    _check_leaves("test set", documents.bundle.test_leaves, request.test)
+    return f"{request.pool.size} pool samples and {request.test.size} test samples"
+
+
+def _check_leaves(what: str, leaves: bytes, commitment: SampleCommitment) -> None:
+    if len(leaves) != commitment.size * LEAF_BYTES:
+        raise SampleCommitmentError(
+            f"the manifest of the {what} has {len(leaves) / LEAF_BYTES:g} leaves, committed were "
+            f"{commitment.size}"
+        )
+    table = [leaves[start : start + LEAF_BYTES] for start in range(0, len(leaves), LEAF_BYTES)]
+    if merkle.root(table).hex() != commitment.root:
+        raise SampleCommitmentError(
+            f"the manifest of the {what} does not hash to the root {commitment.root} that was "
+            "fixed before the nonce: samples were exchanged"
+        )
+
+
+def image_verified(documents: Documents) -> Result:
+    """The container image was recomputed from the image itself."""
+    if documents.request.image_digest is None:
+        return Skipped("the training did not run in a container, as the order allows")
+    return Skipped("the image's digest was not recomputed from the image itself")
+
+
+def checkpoints_signed(documents: Documents) -> Result:
+    """Every checkpoint carries the session key's signature (C2SP signed-note)."""
+    checkpoints = _checkpoints(documents)
+    grant = documents.grant
+    key = notes.VerifierKey.ed25519(grant.origin, PublicKey.from_hex(grant.session_key))
+    for note in checkpoints:
+        notes.verify(note, [key])
+    return f"{len(checkpoints)} checkpoints, signed by the session key"
+
+
+def checkpoints_cosigned(documents: Documents) -> Result:
+    """Every checkpoint carries the auditor's cosignature (C2SP tlog-cosignature)."""
+    _checkpoints(documents)
+    times = cosignature_times(documents)
+    first, last = (datetime.fromtimestamp(time, UTC) for time in (times[0], times[-1]))
+    return f"from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _checkpoints(documents: Documents) -> tuple[bytes, ...]:
+    if not documents.bundle.checkpoints:
+        raise CheckpointMissingError(
+            "the log has no checkpoint: nothing of it ever reached the auditor; run `auditkit sync`"
+        )
+    return documents.bundle.checkpoints
+
+
+def cosignature_times(documents: Documents) -> list[int]:
+    """Return when the auditor cosigned each checkpoint, in Unix seconds.
+
+    Raises:
+        EvidenceError: a cosignature is missing or bad.
+    """
+    root = documents.trust_root
+    keys = [
+        notes.VerifierKey.cosignature(root.origin + COSIGNER_SUFFIX, key)
+        for key in trust.role_keys(root, "cosigner").values()
+    ]
+    threshold = root.roles["cosigner"].threshold
+    earliest = []
+    for note in documents.bundle.checkpoints:
+        times = [
+            signature.timestamp
+            for signature in notes.verify(note, keys).signatures
+            if signature.timestamp is not None
+        ]
+        if len(times) < threshold:
+            raise CosignatureThresholdError(
+                f"a checkpoint carries {len(times)} cosignatures of the auditor, the trust root "
+                f"demands {threshold}"
+            )
+        earliest.append(min(times))
+    return earliest
+
+
+@dataclass(frozen=True)
+class DocumentCheck:
+    """One named check over the documents and the checkpoints' signatures."""
+
+    name: str
+    claim: str
+    run: Callable[[Documents], Result]
+
+
+DOCUMENT_CHECKS = (
+    DocumentCheck("order-signed", "The auditor signed the order", order_signed),
+    DocumentCheck("order-in-force", "The order was in force at the grant", order_in_force),
+    DocumentCheck(
+        "request-within-policy", "The request fits every rule of the order", request_within_policy
+    ),
+    DocumentCheck("grant-signed", "The auditor signed the session's grant", grant_signed),
+    DocumentCheck("grant-matches", "The grant answers this request and this order", grant_matches),
+    DocumentCheck("session-key", "The session key is certified and not revoked", session_key),
+    DocumentCheck(
+        "samples-committed", "The samples were fixed before the nonce existed", samples_committed
+    ),
+    DocumentCheck(
+        "image-verified", "The training ran in an allowed container image", image_verified
+    ),
+    DocumentCheck(
+        "checkpoints-signed", "The session key signed every checkpoint", checkpoints_signed
+    ),
+    DocumentCheck(
+        "checkpoints-cosigned", "The auditor cosigned every checkpoint", checkpoints_cosigned
+    ),
+)

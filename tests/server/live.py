@@ -1,0 +1,74 @@
+"""A server in a process of its own."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from hand_built import Client, HandBuiltAgent, make_order, make_request, opening, sign_order
+
+from auditkit.evidence import dsse, statements
+from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence.keys import SigningKey
+from auditor_server.home import Home
+from auditor_server.tokens import TokenRole
+from schemas import SessionGrant
+
+ORIGIN = "audit.example.org"
+
+
+@dataclass
+class LiveServer:
+    """`python -m auditor_server` in a process of its own."""
+
+    home: Home
+    module: tuple[str, ...] = ("-m", "auditor_server")
+    process: subprocess.Popen[str] = field(init=False)
+    url: str = field(init=False)
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *self.module, "--home", str(self.home.path), "--port", "0"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        ready = json.loads(self.process.stdout.readline())
+        self.url = f"http://{ready['host']}:{ready['port']}"
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self._wait()
+
+    def kill(self) -> None:
+        """Stop it as a power cut would: SIGKILL, nothing is tidied up."""
+        self.process.kill()
+        self._wait()
+
+    def _wait(self) -> None:
+        self.process.wait(timeout=30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def client(self, role: TokenRole | None) -> Client:
+        return Client(self.url, self.home.tokens[role] if role else None)
+
+    def add_order(self, order_id: str, **changes: Any) -> str:
+        """Issue an order and return its digest."""
+        envelope = sign_order(self.home, make_order(order_id, datetime.now(UTC), **changes))
+        response = self.client("auditor").post("/orders", data=envelope.to_bytes())
+        assert response.status_code == 201, response.text
+        return sha256_hex(envelope.payload)
+
+    def open_session(self, order_id: str, order_digest: str, **changes: Any) -> HandBuiltAgent:
+        """Open a session as a developer."""
+        key = SigningKey.generate()
+        client = self.client("developer")
+        request = make_request(order_digest, key, **changes)
+        response = client.post("/sessions", json=opening(order_id, request))
+        assert response.status_code == 201, response.text
+        payload = dsse.Envelope.from_bytes(response.content).payload
+        grant = statements.parse(payload, statements.GRANT_PREDICATE, SessionGrant)
+        return HandBuiltAgent(client, grant, sha256_hex(payload), key)

@@ -28,7 +28,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
         yield
         auditor.store.close()
 
-    app = FastAPI(title="auditkit", lifespan=lifespan)
+    # FastAPI's own pages load their scripts from another site; /openapi.json stays.
+    app = FastAPI(title="auditkit", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.auditor = auditor
     app.state.models = ModelCache(auditor.blobs, settings.models_in_memory)
     problems.install(app)

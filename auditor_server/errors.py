@@ -50,12 +50,6 @@ class MissingPartError(ServerError):
     """A multipart form lacks a file."""
 
 
-class TooManyImagesError(ServerError):
-    """More images in one call than the server accepts."""
-
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-
-
 class OrderNotFoundError(ServerError):
     """No order has this name."""
 
@@ -188,6 +182,10 @@ class DescriptionMismatchError(ServerError):
 
 class ScoresMismatchError(ServerError):
     """These are not the scores that the log was sealed with."""
+
+
+class CalibrationScoresError(ServerError):
+    """The scores file does not hold one score for each calibration sample of the grant."""
 
 
 class CustomModelError(ServerError):

@@ -26,8 +26,6 @@ from auditor_server.submissions import find_submission
 from schemas import MembershipVerdict, ModelDescription
 
 VERDICT_ID_RANDOM_BYTES = 8
-# Images that go through M+ at once.
-BATCH_IMAGES = 32
 # The model is rebuilt only for its structure; its weights come from the file.
 ANY_SEED = 0
 CUSTOM_PREFIX = "custom:"
@@ -42,15 +40,17 @@ class LoadedModel:
     calibration_scores: NDArray[np.float32]
 
     def scores(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Return T's score of each image; `images` are of shape (H, W, C)."""
-        parts = []
+        """Return T's score of each image, (n,); `images` are of shape (H, W, C).
+
+        One at a time: in a batch, rounding would make a verdict depend on the images beside it.
+        """
+        return np.array([self._score(image) for image in images], dtype=np.float32)
+
+    def _score(self, image: NDArray[np.uint8]) -> float:
         with torch.inference_mode():
-            for start in range(0, len(images), BATCH_IMAGES):
-                batch = np.stack(images[start : start + BATCH_IMAGES])
-                inputs = to_inputs(batch, self.description.normalisation)
-                _, mint_logits = self.model(inputs)
-                parts.append(mint_logits.float().numpy())
-        return np.concatenate(parts)
+            inputs = to_inputs(image[np.newaxis], self.description.normalisation)
+            _, mint_logits = self.model(inputs)
+        return float(mint_logits.item())
 
 
 class ModelCache:

@@ -2,13 +2,15 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import BinaryIO
 
-from auditkit.mint.scores import read_scores
+from auditkit.mint.scores import CohortScores, read_scores
 from auditor_server.context import Auditor
-from auditor_server.documents import parse
+from auditor_server.documents import parse, read_grant
 from auditor_server.errors import (
     BodyTooLargeError,
+    CalibrationScoresError,
     DescriptionMismatchError,
     ScoresMismatchError,
     ServerError,
@@ -20,7 +22,7 @@ from auditor_server.records import split_lines
 from auditor_server.store import SessionRow, SubmissionRow
 from auditor_server.store.blobs import CHUNK_BYTES
 from auditor_server.weights_file import read_header
-from schemas import ModelDescription, SealRecord, parse_record
+from schemas import CohortName, ModelDescription, SealRecord, parse_record
 
 
 def submit(
@@ -38,7 +40,8 @@ def submit(
         BodyTooLargeError: a file is larger than the server accepts.
         WeightsError, and its kinds: not a sound safetensors file, or not the sealed weights.
         InvalidDocumentError, DescriptionMismatchError: not a description, or not the sealed one.
-        ScoresFileError, ScoresMismatchError: not a scores file, or not the sealed one.
+        ScoresFileError, CalibrationScoresError, ScoresMismatchError: not a scores file, or
+            without the scores of C, or not the sealed one.
 
     """
     seal = read_seal(auditor, session)
@@ -50,7 +53,7 @@ def submit(
     parse(ModelDescription, description.read())
     _check_digest(description, seal.description_digest, "description", DescriptionMismatchError)
     _check_size(scores, limits.most_scores_bytes, "scores")
-    read_scores(scores.read())
+    _check_calibration(read_scores(scores.read()), session)
     _check_digest(scores, seal.scores_digest, "scores", ScoresMismatchError)
     for file in (weights, description, scores):
         file.seek(0)
@@ -98,6 +101,16 @@ def find_submission(auditor: Auditor, session: SessionRow) -> SubmissionRow:
             f"no model was submitted for session {session.id}; run `auditkit submit`"
         )
     return submission
+
+
+def _check_calibration(scores: Mapping[CohortName, CohortScores], session: SessionRow) -> None:
+    grant, _ = read_grant(session.grant)
+    found = scores["calibration"].size if "calibration" in scores else 0
+    if found != grant.split.calibration:
+        raise CalibrationScoresError(
+            f"expected the scores of {grant.split.calibration} calibration samples, found {found}; "
+            "send the scores file of the sealed run"
+        )
 
 
 def _size(file: BinaryIO) -> int:

@@ -5,6 +5,13 @@ what any recorder must do: `json.dumps` and one `write`. The last row records wh
 syncs the file to disk every second, as the uplink does.
 
     python benchmarks/record_latency.py
+
+Printed on two cores of an AMD EPYC server, Python 3.11, ext4, with other programs running:
+
+    50,000 steps, microseconds per step    median        p99
+    json.dumps + write                        6.0        9.4
+    Recorder                                  6.5       10.2
+    Recorder, another thread syncing          6.7       12.1
 """
 
 import json

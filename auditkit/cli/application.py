@@ -24,7 +24,8 @@ app = typer.Typer(
     [cyan]serve[/cyan]. [bold]Developers[/bold] write a configuration like those in examples/ and
     run [cyan]auditkit train[/cyan]. [bold]Compliance officers[/bold] ask with
     [cyan]auditkit query[/cyan] and file what [cyan]auditkit report[/cyan] writes.
-    [bold]Anyone[/bold] with a bundle and the auditor's trust root can run [cyan]auditkit verify[/cyan], offline.
+    [bold]Anyone[/bold] with a bundle and the auditor's trust root can run
+    [cyan]auditkit verify[/cyan], offline.
 
     To see all of it in a few minutes: [cyan]auditkit demo[/cyan].
     """,

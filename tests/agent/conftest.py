@@ -1,31 +1,13 @@
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from developer_agent.committer import Committer
-from developer_agent.recorder import Recorder
-from developer_agent.run_folder import RunFolder
-from developer_agent.spool import Spool
 from faulty_auditor import FaultyAuditor
-from runs import new_run, open_committer
-from schemas import TrustRoot
+from runs import Run, new_run
 
-
-@dataclass(frozen=True)
-class Run:
-    """An open run: everything a training thread has at hand."""
-
-    folder: RunFolder
-    spool: Spool
-    recorder: Recorder
-    auditor: FaultyAuditor
-    trust_root: TrustRoot
-
-    def committer(self) -> Committer:
-        return open_committer(self.folder, self.spool, self.auditor.url, self.trust_root)
+from developer_agent.recorder import Recorder
+from developer_agent.spool import Spool
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""An auditor behind a bad network: keeps a log by the rules, over real HTTP, and fails on demand."""
+"""An auditor behind a bad network: keeps a log by the rules over real HTTP, fails on demand."""
 
 import json
 import threading
@@ -32,7 +32,7 @@ class Fault(Enum):
     TRUNCATED_ANSWER = auto()
 
 
-class Fork(Exception):
+class ForkError(Exception):
     """The agent has signed two histories."""
 
 
@@ -51,7 +51,7 @@ class FaultyAuditor:
         self._clock = clock
         self._lock = threading.Lock()
         self._session_key = SigningKey.generate()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self) -> "FaultyAuditor":
@@ -118,16 +118,16 @@ class FaultyAuditor:
             if request.first in self.flushes:
                 known, cosigned = self.flushes[request.first]
                 if known != body:
-                    raise Fork(request.first)
+                    raise ForkError(request.first)
                 return AppendReceipt(checkpoint=cosigned).model_dump_json().encode()
             if request.first != len(self.records):
-                raise Fork(request.first)
+                raise ForkError(request.first)
             records = [*self.records, *(line.encode() for line in request.records)]
             session = VerifierKey.ed25519(self.origin, self._session_key.public)
             verified = notes.verify(request.checkpoint.encode(), [session])
             checkpoint = notes.parse_checkpoint(verified.text)
             if (checkpoint.size, checkpoint.root) != (len(records), root(records)):
-                raise Fork(request.first)
+                raise ForkError(request.first)
             note = notes.parse(request.checkpoint.encode())
             cosigned = notes.cosign(note, f"{ORIGIN}/cosigner", self.key, self._clock())
             self.records = records
@@ -138,79 +138,81 @@ class FaultyAuditor:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, auditor: FaultyAuditor) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.auditor = auditor
+
     def handle_error(self, *_: object) -> None:
         """Agents that are killed in the middle of a request are what the tests are about."""
 
 
-def _handler(auditor: FaultyAuditor) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    server: "_Server"
+    protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if auditor.down:
-                self._hang_up()
-                return
-            auditor.bodies.append(body)
-            if auditor.refusal is not None:
-                self._refuse(*auditor.refusal)
-                return
-            fault = auditor.faults.popleft() if auditor.faults else None
-            if fault is Fault.LOST_REQUEST:
-                self._hang_up()
-            elif fault is Fault.ERROR_BEFORE:
-                self._refuse(503, "Overloaded")
-            elif fault is Fault.LOGIN_PAGE:
-                self._answer(200, b"<html>Please sign in to the guest network</html>", "text/html")
-            else:
-                self._process(body, fault)
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.auditor.down:
+            self._hang_up()
+            return
+        self.server.auditor.bodies.append(body)
+        if self.server.auditor.refusal is not None:
+            self._refuse(*self.server.auditor.refusal)
+            return
+        fault = self.server.auditor.faults.popleft() if self.server.auditor.faults else None
+        if fault is Fault.LOST_REQUEST:
+            self._hang_up()
+        elif fault is Fault.ERROR_BEFORE:
+            self._refuse(503, "Overloaded")
+        elif fault is Fault.LOGIN_PAGE:
+            self._answer(200, b"<html>Please sign in to the guest network</html>", "text/html")
+        else:
+            self._process(body, fault)
 
-        def _process(self, body: bytes, fault: Fault | None) -> None:
-            if fault is Fault.DELAYED:
-                time.sleep(0.3)
-            try:
-                answer = auditor.append(body)
-                if fault is Fault.DUPLICATED:
-                    answer = auditor.append(body)
-            except Fork:
-                self._refuse(409, "ForkError")
-                return
-            if fault is Fault.LOST_ANSWER:
-                self._hang_up()
-            elif fault is Fault.ERROR_AFTER:
-                self._refuse(500, "Crashed")
-            elif fault is Fault.TRUNCATED_ANSWER:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer[: len(answer) // 2])
-                self._hang_up()
-            else:
-                note = AppendReceipt.from_bytes(answer).checkpoint
-                forged = AppendReceipt(checkpoint=auditor.forge(note))
-                self._answer(200, forged.model_dump_json().encode(), "application/json")
-
-        def _hang_up(self) -> None:
-            self.close_connection = True
-            self.connection.shutdown(2)
-
-        def _refuse(self, status: int, name: str) -> None:
-            problem = {
-                "type": f"urn:auditkit:error:{name}",
-                "title": name,
-                "status": status,
-                "detail": f"refused for {name}",
-            }
-            self._answer(status, json.dumps(problem).encode(), "application/problem+json")
-
-        def _answer(self, status: int, body: bytes, content_type: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
+    def _process(self, body: bytes, fault: Fault | None) -> None:
+        if fault is Fault.DELAYED:
+            time.sleep(0.3)
+        try:
+            answer = self.server.auditor.append(body)
+            if fault is Fault.DUPLICATED:
+                answer = self.server.auditor.append(body)
+        except ForkError:
+            self._refuse(409, "ForkError")
+            return
+        if fault is Fault.LOST_ANSWER:
+            self._hang_up()
+        elif fault is Fault.ERROR_AFTER:
+            self._refuse(500, "Crashed")
+        elif fault is Fault.TRUNCATED_ANSWER:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(answer[: len(answer) // 2])
+            self._hang_up()
+        else:
+            note = AppendReceipt.from_bytes(answer).checkpoint
+            forged = AppendReceipt(checkpoint=self.server.auditor.forge(note))
+            self._answer(200, forged.model_dump_json().encode(), "application/json")
 
-        def log_message(self, *_: object) -> None:
-            """Keep the test output clean."""
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(2)
 
-    return Handler
+    def _refuse(self, status: int, name: str) -> None:
+        problem = {
+            "type": f"urn:auditkit:error:{name}",
+            "title": name,
+            "status": status,
+            "detail": f"refused for {name}",
+        }
+        self._answer(status, json.dumps(problem).encode(), "application/problem+json")
+
+    def _answer(self, status: int, body: bytes, content_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test output clean."""

@@ -1,7 +1,10 @@
 """A developer's run against the faulty auditor, and what must hold of every log."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+
+from faulty_auditor import FaultyAuditor
 
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.log_checks import CheckpointRootCheck, ReceiptCheck
@@ -10,7 +13,6 @@ from developer_agent.committer import Committer
 from developer_agent.recorder import Recorder
 from developer_agent.run_folder import RunFolder
 from developer_agent.spool import Spool
-from faulty_auditor import FaultyAuditor
 from schemas import (
     Environment,
     GrantRecord,
@@ -44,6 +46,20 @@ def new_run(path: Path, auditor: FaultyAuditor) -> RunFolder:
 
 def open_committer(folder: RunFolder, spool: Spool, url: str, trust_root: TrustRoot) -> Committer:
     return Committer.open(folder, spool, ServerClient(url, "token", timeout=5.0), trust_root)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run: everything a training thread has at hand."""
+
+    folder: RunFolder
+    spool: Spool
+    recorder: Recorder
+    auditor: FaultyAuditor
+    trust_root: TrustRoot
+
+    def committer(self) -> Committer:
+        return open_committer(self.folder, self.spool, self.auditor.url, self.trust_root)
 
 
 def record_grant(recorder: Recorder) -> None:

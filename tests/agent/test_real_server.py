@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from runs import ENVIRONMENT, record_seal, record_steps
 
 from auditkit.evidence import canonical, dsse, merkle, statements, trust
 from auditkit.evidence.keys import SigningKey
@@ -20,7 +21,6 @@ from developer_agent.recorder import Recorder
 from developer_agent.run_folder import RunFolder
 from developer_agent.spool import Spool
 from developer_agent.uplink import Uplink, sync
-from runs import ENVIRONMENT, record_seal, record_steps
 from schemas import (
     AuditOrder,
     GrantRecord,

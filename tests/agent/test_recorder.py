@@ -4,11 +4,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from runs import record_grant, record_seal, record_steps, step_fields
 
 from developer_agent.errors import LogSealedError, NonFiniteRecordError, RecordError
 from developer_agent.recorder import Recorder, is_seal, read_records
 from developer_agent.spool import Spool
-from runs import record_grant, record_seal, record_steps, step_fields
 from schemas import CohortMetrics, EvaluationRecord, RateEstimate, SealRecord, StepRecord
 
 

@@ -178,7 +178,7 @@ def test_full_disk_says_how_much_is_needed_and_leaves_the_file_whole(tmp_path: P
 
 
 def test_kill_minus_nine_of_a_writer_loses_nothing_that_was_synced(tmp_path: Path) -> None:
-    generator = random.Random(20)  # noqa: S311 - test data
+    generator = random.Random(20)
     path = tmp_path / "spool"
     synced_total = 0
     for _ in range(25):

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faulty_auditor import Fault, FaultyAuditor
+from runs import Run, check_log, new_run, record_grant, record_seal, record_steps
 
-from conftest import Run
 from developer_agent import uplink as uplink_module
 from developer_agent.client import ServerClient
 from developer_agent.errors import (
@@ -24,8 +25,6 @@ from developer_agent.recorder import Recorder
 from developer_agent.run_folder import RunFolder
 from developer_agent.spool import Spool
 from developer_agent.uplink import Uplink, retry_delay, sync
-from faulty_auditor import Fault, FaultyAuditor
-from runs import check_log, new_run, record_grant, record_seal, record_steps
 from schemas import OutagePolicy
 
 
@@ -43,8 +42,20 @@ def uplink(run: Run, policy: OutagePolicy = "continue-late", late_after: float =
         run.spool,
         policy=policy,
         late_after_seconds=late_after,
-        jitter=random.Random(1),  # noqa: S311 - test data
+        jitter=random.Random(1),
     )
+
+
+def hang(auditor: FaultyAuditor) -> threading.Event:
+    """Let the auditor store flushes, and answer only when the event is set."""
+    release = threading.Event()
+
+    def answer(note: str) -> str:
+        release.wait(20)
+        return note
+
+    auditor.forge = answer
+    return release
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -74,7 +85,7 @@ def test_a_training_is_followed_while_it_runs_and_complete_at_its_end(run: Run) 
 
 
 def test_a_bad_network_delays_and_harms_nothing(run: Run) -> None:
-    generator = random.Random(3)  # noqa: S311 - test data
+    generator = random.Random(3)
     run.auditor.faults.extend(generator.choices(list(Fault), k=25))
     record_grant(run.recorder)
     with uplink(run) as link:
@@ -133,10 +144,10 @@ def test_pause_ends_when_the_uplink_is_closed(run: Run) -> None:
 def test_stop_allows_a_short_outage_and_no_long_one(run: Run) -> None:
     run.auditor.down = True
     record_grant(run.recorder)
-    with uplink(run, "stop", late_after=0.3) as link:
+    with uplink(run, "stop", late_after=1.5) as link:
         wait_until(lambda: link.state.outage_since is not None)
         link.permit()
-        with pytest.raises(ServerOutageError, match=r"after 0\.3 s.*Nothing is lost"):
+        with pytest.raises(ServerOutageError, match=r"after 1\.5 s.*Nothing is lost"):
             wait_until(lambda: link.permit() is not None)
         run.auditor.down = False
         assert link.drain(30) == 0
@@ -146,12 +157,11 @@ def test_stop_allows_a_short_outage_and_no_long_one(run: Run) -> None:
 
 def test_stop_also_counts_a_server_that_takes_the_request_and_never_answers(run: Run) -> None:
     record_grant(run.recorder)
-    run.auditor.faults.append(Fault.DELAYED)
-    with (
-        uplink(run, "stop", late_after=0.05) as link,
-        pytest.raises(ServerOutageError),
-    ):
-        wait_until(lambda: link.permit() is not None)
+    release = hang(run.auditor)
+    with uplink(run, "stop", late_after=0.05) as link:
+        with pytest.raises(ServerOutageError):
+            wait_until(lambda: link.permit() is not None)
+        release.set()
 
 
 @pytest.mark.parametrize("policy", ["continue-late", "pause", "stop"])
@@ -217,14 +227,14 @@ def test_close_does_not_wait_for_a_hanging_request(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uplink_module, "CLOSE_SECONDS", 0.05)
-    run.auditor.faults.append(Fault.DELAYED)
+    release = hang(run.auditor)
     record_grant(run.recorder)
     link = uplink(run).start()
-    wait_until(lambda: len(run.auditor.bodies) == 1)
+    wait_until(lambda: len(run.auditor.flushes) == 1)
     link.close()
-    assert link.state.acknowledged == 0
-    wait_until(lambda: link.state.acknowledged == 0 and len(run.auditor.flushes) == 1)
+    release.set()
     wait_until(lambda: all(t.name != "auditkit-uplink" for t in threading.enumerate()))
+    assert link.state.acknowledged == 0  # the answer came too late to be believed
     with uplink(run) as link:
         assert link.drain(30) == 0
     check_log(run.folder, run.auditor)
@@ -239,7 +249,7 @@ def test_an_uplink_that_was_never_started_closes(run: Run) -> None:
 
 def test_retries_back_off_to_ten_seconds_and_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    generator = random.Random(0)  # noqa: S311 - test data
+    generator = random.Random(0)
     delays = [[retry_delay(failures, generator) for _ in range(50)] for failures in range(1, 60)]
     for failures, spread in enumerate(delays, start=1):
         longest = min(10.0, 0.25 * 2 ** (failures - 1))
@@ -254,7 +264,7 @@ def interrupted(run: Run) -> RunFolder:
     with uplink(run) as link:
         record_steps(run.recorder, 1, 5)
         assert link.drain(30) == 0
-        run.auditor.faults.extend([Fault.LOST_ANSWER] * 3)
+        run.auditor.faults.extend([Fault.LOST_ANSWER] * 1000)
         record_steps(run.recorder, 6, 5)
         wait_until(lambda: link.state.outage_since is not None)
         run.auditor.down = True

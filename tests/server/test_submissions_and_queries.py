@@ -1,0 +1,270 @@
+"""The model is handed over, asked about images, and everything ends up in the bundle."""
+
+import io
+import json
+import pickle
+import zipfile
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import torch
+from hand_built import HandBuiltAgent, is_problem
+from live import LiveServer
+from safetensors.numpy import save
+from submitted import (
+    CALIBRATION_SIZE,
+    MODEL,
+    Submission,
+    as_png,
+    flat_calibration,
+    make_model,
+    make_submission,
+    noise_image,
+    score,
+)
+
+from auditkit.data.manifest import sample_digest
+from auditkit.evidence import canonical, dsse, statements, trust
+from auditkit.evidence.bundle import read_bundle
+from auditkit.evidence.verify import verify_bundle
+from schemas import MembershipVerdict, VerificationReport
+
+ASKED, OTHER = noise_image(1), noise_image(2)
+
+
+@pytest.fixture(name="fresh")
+def fixture_fresh(new_agent: Any) -> HandBuiltAgent:
+    agent: HandBuiltAgent = new_agent()
+    return agent
+
+
+@pytest.fixture(name="submission")
+def fixture_submission(fresh: HandBuiltAgent) -> Submission:
+    """Calibrated so that exactly one of the two images stands out."""
+    model = make_model()
+    between = (score(model, ASKED) + score(model, OTHER)) / 2
+    return make_submission(fresh.grant.session_id, flat_calibration(between))
+
+
+def outcomes_expected() -> dict[str, str]:
+    model = make_model()
+    asked_is_higher = score(model, ASKED) > score(model, OTHER)
+    return {
+        sample_digest(ASKED).hex(): "member" if asked_is_higher else "not_shown",
+        sample_digest(OTHER).hex(): "not_shown" if asked_is_higher else "member",
+    }
+
+
+def ask(
+    server: LiveServer, agent: HandBuiltAgent, *images: bytes, **parameters: float
+) -> requests.Response:
+    files = [("images", (f"image-{i}.png", data)) for i, data in enumerate(images)]
+    return server.client("compliance-officer").post(
+        f"{agent.path}/queries", files=files, params=parameters
+    )
+
+
+def open_verdicts(server: LiveServer, response: requests.Response) -> list[MembershipVerdict]:
+    assert response.status_code == 200, response.text
+    root = server.home.trust_root(datetime.now(UTC))
+    return [
+        trust.verify_statement(
+            root,
+            "verdict",
+            dsse.Envelope.from_bytes(json.dumps(envelope).encode()),
+            statements.VERDICT_PREDICATE,
+            MembershipVerdict,
+        )
+        for envelope in response.json()["verdicts"]
+    ]
+
+
+def findings(report: VerificationReport) -> dict[str, str]:
+    return {finding.check: finding.outcome for finding in report.findings}
+
+
+def test_a_sealed_model_is_taken_and_verified(
+    fresh: HandBuiltAgent, submission: Submission
+) -> None:
+    submission.seal(fresh)
+    response = submission.send(fresh)
+    assert response.status_code == 200, response.text
+    found = findings(VerificationReport.from_bytes(response.content))
+    assert found["order-signed"] == found["grant-signed"] == "passed"
+    assert found["checkpoints-signed"] == found["checkpoints-cosigned"] == "passed"
+    assert found["checkpoint-roots"] == found["calibration-scores"] == "passed"
+    assert found["schedule"] == "failed"  # this log has no step at all
+    assert fresh.status()["state"] == "submitted"
+    again = submission.send(fresh)
+    assert again.status_code == 200
+
+
+def test_nothing_is_submitted_before_the_seal(
+    fresh: HandBuiltAgent, submission: Submission
+) -> None:
+    fresh.log_grant()
+    fresh.sent(fresh.flush(0))
+    assert is_problem(submission.send(fresh), 409, "SessionNotSealedError")
+
+
+def test_weights_that_could_execute_are_refused(
+    fresh: HandBuiltAgent, submission: Submission
+) -> None:
+    submission.seal(fresh)
+    archive = io.BytesIO()
+    torch.save(make_model().state_dict(), archive)
+    assert zipfile.is_zipfile(archive)
+    for data in (pickle.dumps(make_model().state_dict()), archive.getvalue()):
+        response = submission.send(fresh, weights=data)
+        assert is_problem(response, 422, "NotSafetensorsError")
+        assert "never unpickles" in response.json()["detail"]
+    assert fresh.status()["state"] == "sealed"
+
+
+def test_truncated_weights_are_refused(fresh: HandBuiltAgent, submission: Submission) -> None:
+    submission.seal(fresh)
+    response = submission.send(fresh, weights=submission.weights[:-1])
+    assert is_problem(response, 422, "TruncatedWeightsError")
+
+
+def test_files_other_than_the_sealed_ones_are_refused(
+    fresh: HandBuiltAgent, submission: Submission
+) -> None:
+    submission.seal(fresh)
+    other = make_submission("another-session", flat_calibration(0.0))
+    weights = save({"a": np.ones(3, dtype=np.float32)})
+    assert is_problem(submission.send(fresh, weights=weights), 422, "WeightsMismatchError")
+    assert is_problem(
+        submission.send(fresh, description=other.description), 422, "DescriptionMismatchError"
+    )
+    assert is_problem(submission.send(fresh, scores=other.scores), 422, "ScoresMismatchError")
+    assert is_problem(submission.send(fresh, description=b"{}"), 422, "InvalidDocumentError")
+    assert is_problem(submission.send(fresh, scores=b"{}"), 422, "ScoresFileError")
+    response = fresh.client.put(
+        f"{fresh.path}/submission", files={"weights": ("weights", submission.weights)}
+    )
+    assert is_problem(response, 422, "MissingPartError")
+
+
+def test_scores_must_cover_the_granted_calibration_set(fresh: HandBuiltAgent) -> None:
+    short = make_submission(
+        fresh.grant.session_id, flat_calibration(0.0, size=CALIBRATION_SIZE - 1)
+    )
+    short.seal(fresh)
+    assert is_problem(short.send(fresh), 422, "CalibrationScoresError")
+
+
+def test_verdicts_are_signed_and_follow_from_the_calibration(
+    fresh: HandBuiltAgent, submission: Submission, live_server: LiveServer
+) -> None:
+    submission.seal(fresh)
+    submission.send(fresh)
+    response = ask(live_server, fresh, as_png(ASKED), as_png(OTHER))
+    verdicts = open_verdicts(live_server, response)
+
+    assert {v.sample_digest: v.outcome for v in verdicts} == outcomes_expected()
+    p_values = {v.outcome: v.p_value for v in verdicts}
+    assert p_values == {"member": 1 / (CALIBRATION_SIZE + 1), "not_shown": 1.0}
+    for verdict in verdicts:
+        assert verdict.session_id == fresh.grant.session_id
+        assert verdict.weights_digest == canonical.sha256_hex(submission.weights)
+        assert verdict.scores_digest == canonical.sha256_hex(submission.scores)
+        assert verdict.false_positive_rate == 0.1  # the order's own
+    adjusted = response.json()["adjusted_p_values"]
+    assert sorted(adjusted) == pytest.approx([2 / (CALIBRATION_SIZE + 1), 1.0])
+
+
+def test_a_verdict_does_not_depend_on_the_images_beside_it(
+    fresh: HandBuiltAgent, submission: Submission, live_server: LiveServer
+) -> None:
+    submission.seal(fresh)
+    submission.send(fresh)
+    together = open_verdicts(
+        live_server, ask(live_server, fresh, as_png(OTHER), as_png(ASKED), as_png(OTHER))
+    )
+    (alone,) = open_verdicts(live_server, ask(live_server, fresh, as_png(ASKED)))
+    assert together[1].score == alone.score
+    assert together[0].score == together[2].score
+
+
+def test_a_rate_beyond_the_calibration_is_refused(
+    fresh: HandBuiltAgent, submission: Submission, live_server: LiveServer
+) -> None:
+    submission.seal(fresh)
+    submission.send(fresh)
+    response = ask(live_server, fresh, as_png(ASKED), false_positive_rate=0.01)
+    assert is_problem(response, 422, "CalibrationTooSmallError")
+    assert "at least 99 calibration samples, found 16" in response.json()["detail"]
+    allowed = ask(live_server, fresh, as_png(ASKED), false_positive_rate=0.5)
+    assert [v.false_positive_rate for v in open_verdicts(live_server, allowed)] == [0.5]
+
+
+def test_images_that_the_model_can_not_take_are_refused(
+    fresh: HandBuiltAgent, submission: Submission, live_server: LiveServer
+) -> None:
+    submission.seal(fresh)
+    submission.send(fresh)
+    response = ask(live_server, fresh, as_png(noise_image(3, side=40)))
+    assert is_problem(response, 422, "ImageSizeError")
+    assert "expected 32 x 32" in response.json()["detail"]
+    assert "found 40 x 40" in response.json()["detail"]
+    response = ask(live_server, fresh, as_png(ASKED)[:100])
+    assert is_problem(response, 422, "UndecodableImageError")
+    assert is_problem(ask(live_server, fresh), 422, "MissingPartError")
+    client = live_server.client("compliance-officer")
+    many = [("images", (f"{i}.png", b"")) for i in range(300)]
+    assert is_problem(client.post(f"{fresh.path}/queries", files=many), 422, "InvalidDocumentError")
+
+
+def test_there_is_no_verdict_without_a_model(
+    fresh: HandBuiltAgent, submission: Submission, live_server: LiveServer
+) -> None:
+    submission.seal(fresh)
+    response = ask(live_server, fresh, as_png(ASKED))
+    assert is_problem(response, 409, "SessionNotSubmittedError")
+
+
+def test_a_model_made_of_foreign_code_is_not_run(
+    fresh: HandBuiltAgent, live_server: LiveServer
+) -> None:
+    model = MODEL.model_copy(update={"architecture": "custom:secret"})
+    submission = make_submission(fresh.grant.session_id, flat_calibration(0.0), model)
+    submission.seal(fresh)
+    assert submission.send(fresh).status_code == 200
+    assert is_problem(ask(live_server, fresh, as_png(ASKED)), 422, "CustomModelError")
+
+
+def test_the_bundle_holds_everything_and_is_verified_alike_elsewhere(
+    fresh: HandBuiltAgent, submission: Submission, live_server: LiveServer
+) -> None:
+    submission.seal(fresh)
+    submission.send(fresh)
+    verdicts = open_verdicts(live_server, ask(live_server, fresh, as_png(ASKED)))
+    response = fresh.client.get(f"{fresh.path}/bundle")
+    assert response.headers["content-type"] == "application/zip"
+    bundle = read_bundle(response.content)
+    assert list(bundle.records) == fresh.lines
+    assert bundle.weights == submission.weights
+    assert len(bundle.verdicts) == len(verdicts) == 1
+    assert fresh.client.get(f"{fresh.path}/bundle").content == response.content
+
+    root = live_server.home.trust_root(datetime.now(UTC))
+    offline = findings(verify_bundle(bundle, root, now=datetime.now(UTC)))
+    answer = fresh.client.get(f"{fresh.path}/verification")
+    online = findings(VerificationReport.from_bytes(answer.content))
+    assert {check for check in online if online[check] != offline[check]} <= {"initial-weights"}
+    assert online["verdicts"] == "passed"
+
+
+def test_the_report_is_a_page(
+    fresh: HandBuiltAgent, submission: Submission, live_server: LiveServer
+) -> None:
+    submission.seal(fresh)
+    submission.send(fresh)
+    response = live_server.client("compliance-officer").get(f"{fresh.path}/report")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert fresh.grant.session_id in response.text

@@ -5,8 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from auditor_server.errors import HomeError
-from auditor_server.serve import PortInUseError, serve
+from auditor_server.errors import HomeError, PortInUseError
+from auditor_server.serve import serve
 from auditor_server.settings import ServerSettings
 
 DEFAULT_HOST = "127.0.0.1"

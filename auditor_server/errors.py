@@ -24,6 +24,12 @@ class HomeNotFoundError(HomeError):
     """No complete home lies at this path."""
 
 
+class PortInUseError(ServerError):
+    """The address can't be bound: another program listens there, or it is not ours."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 class NotAuthenticatedError(ServerError):
     """No bearer token, or one that this server never issued."""
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from auditkit.data.errors import DataError
 from auditkit.evidence.errors import EvidenceError, TrustRootError
 from auditkit.mint.errors import MintError
+from auditkit.reports.errors import ReportError
 from auditor_server.errors import ServerError
 from schemas.wire import Problem
 
@@ -29,6 +30,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(EvidenceError, _known_error)
     app.add_exception_handler(MintError, _known_error)
     app.add_exception_handler(DataError, _known_error)
+    app.add_exception_handler(ReportError, _known_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.add_exception_handler(Exception, _unexpected_error)

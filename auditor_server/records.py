@@ -38,7 +38,6 @@ from schemas import (
     TrustRoot,
     parse_record,
 )
-from schemas.wire import SessionState
 
 RESEND = "send exactly the flush again that was sent before, byte for byte"
 
@@ -99,43 +98,9 @@ def append(auditor: Auditor, session: SessionRow, request: AppendRequest) -> App
     if grant.session_key in root.revoked_session_keys:
         raise SessionExpiredError("the auditor has revoked this session's key; open a new session")
     flush = _read_flush(grant, request)
-    while True:
-        size = session.size
-        if flush.first > size:
-            raise GapError(
-                f"expected a flush that begins with record {size}, found one that begins with "
-                f"record {flush.first}; send the records from {size} on"
-            )
-        if flush.first < size:
-            segment = _stored_segment(auditor, session, flush)
-            break
-        now = auditor.now()
-        _check_open(session, grant, now)
-        grown = _grow(session, flush)
-        records = _read_records(flush, grant_digest)
-        _check_times(records, grant, now, auditor.settings.most_clock_skew_seconds)
-        steps = [record for record in records if isinstance(record, StepRecord)]
-        state: SessionState = "sealed" if isinstance(records[-1], SealRecord) else "open"
-        segment = SegmentRow(
-            session_id=session.id,
-            first=flush.first,
-            count=len(flush.lines),
-            records=b"".join(line + b"\n" for line in flush.lines),
-            checkpoint=flush.note.to_bytes().decode(),
-            cosigned=None,
-            received_at=now,
-            cosigned_at=None,
-        )
-        if auditor.store.append_segment(
-            segment,
-            frontier=grown.to_bytes(),
-            state=state,
-            step=steps[-1].step if steps else session.step,
-            epoch=steps[-1].epoch if steps else session.epoch,
-        ):
-            break
+    while (segment := _place(auditor, session, grant, grant_digest, flush)) is None:
         # Another flush of this session came first: judge this one again by what is stored now.
-        session = _reload(auditor, session)
+        session = auditor.store.session(session.id) or session
     return AppendReceipt(checkpoint=segment.cosigned or _cosign(auditor, root, segment))
 
 
@@ -180,6 +145,47 @@ def _read_flush(grant: SessionGrant, request: AppendRequest) -> _Flush:
         )
     # Signatures of others say nothing here, so they are not kept.
     return _Flush(request.first, lines, notes.Note(text, signatures), checkpoint)
+
+
+def _place(
+    auditor: Auditor,
+    session: SessionRow,
+    grant: SessionGrant,
+    grant_digest: str,
+    flush: _Flush,
+) -> SegmentRow | None:
+    """Return the stored segment that the flush is, or becomes; None if the log grew meanwhile."""
+    if flush.first > session.size:
+        raise GapError(
+            f"expected a flush that begins with record {session.size}, found one that begins with "
+            f"record {flush.first}; send the records from {session.size} on"
+        )
+    if flush.first < session.size:
+        return _stored_segment(auditor, session, flush)
+    now = auditor.now()
+    _check_open(session, grant, now)
+    frontier = _grow(session, flush)
+    records = _read_records(flush, grant_digest)
+    _check_times(records, grant, now, auditor.settings.most_clock_skew_seconds)
+    steps = [record for record in records if isinstance(record, StepRecord)]
+    segment = SegmentRow(
+        session_id=session.id,
+        first=flush.first,
+        count=len(flush.lines),
+        records=b"".join(line + b"\n" for line in flush.lines),
+        checkpoint=flush.note.to_bytes().decode(),
+        cosigned=None,
+        received_at=now,
+        cosigned_at=None,
+    )
+    stored = auditor.store.append_segment(
+        segment,
+        frontier=frontier.to_bytes(),
+        state="sealed" if isinstance(records[-1], SealRecord) else "open",
+        step=steps[-1].step if steps else session.step,
+        epoch=steps[-1].epoch if steps else session.epoch,
+    )
+    return segment if stored else None
 
 
 def _check_open(session: SessionRow, grant: SessionGrant, now: datetime) -> None:
@@ -310,7 +316,3 @@ def _cosign(auditor: Auditor, root: TrustRoot, segment: SegmentRow) -> str:
     return auditor.store.cosign_segment(
         segment.session_id, segment.first, note.to_bytes().decode(), now
     )
-
-
-def _reload(auditor: Auditor, session: SessionRow) -> SessionRow:
-    return auditor.store.session(session.id) or session

@@ -6,15 +6,16 @@ from collections.abc import Callable
 import uvicorn
 
 from auditor_server.app import create_app
+from auditor_server.errors import PortInUseError
 from auditor_server.settings import ServerSettings
+
+__all__ = ["PortInUseError", "serve"]
 
 # Time for answers under way when the server is asked to stop.
 SHUTDOWN_SECONDS = 10
 BACKLOG = 128
-
-
-class PortInUseError(Exception):
-    """The address can't be bound: another program listens there, or it is not ours."""
+# An agent that sends a flush every few seconds keeps its connection.
+KEEP_ALIVE_SECONDS = 60
 
 
 def serve(
@@ -38,7 +39,10 @@ def serve(
     try:
         bound_port = int(listener.getsockname()[1])
         config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS
+            app,
+            log_level="warning",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         # The socket accepts from here on: what comes before the loop runs waits in its backlog.
         on_ready(host, bound_port)

@@ -2,8 +2,10 @@
 
 from auditkit.evidence.bundle import Bundle, Lines
 from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence.model_checks import InitialWeightsError
 from auditkit.evidence.verify import verify_bundle
 from auditkit.mint.enhanced import EnhancedAuditedModel
+from auditkit.mint.errors import MintError
 from auditor_server.context import Auditor
 from auditor_server.orders import find_order
 from auditor_server.store import SessionRow
@@ -44,5 +46,14 @@ def verify(auditor: Auditor, bundle: Bundle) -> VerificationReport:
 
 
 def initial_weights_digest(request: SessionRequest, seed: int) -> str:
-    """Rebuild M+ as the nonce prescribes it, and return the SHA-256 of its weights file."""
-    return sha256_hex(EnhancedAuditedModel.build(request.config, seed).weights())
+    """Rebuild M+ as the nonce prescribes it, and return the SHA-256 of its weights file.
+
+    Raises:
+        InitialWeightsError: no such model can be built; a finding of the verification, not a
+            failure of it.
+
+    """
+    try:
+        return sha256_hex(EnhancedAuditedModel.build(request.config, seed).weights())
+    except MintError as error:
+        raise InitialWeightsError(f"the requested model can't be built: {error}") from error

@@ -2,20 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
 from auditkit.evidence import dsse, merkle, notes, statements, trust
 from auditkit.evidence.bundle import Bundle
-from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.derivation import LEAF_BYTES
-from auditkit.evidence.errors import EvidenceError
+from auditkit.evidence.errors import EnvelopeFormatError, EvidenceError
 from auditkit.evidence.findings import Result, Skipped
 from auditkit.evidence.keys import PublicKey
-from auditkit.evidence.policy import check_order_in_force, check_request, split_sizes
+from auditkit.evidence.policy import check_order_in_force, check_rules, split_sizes
 from schemas import AuditOrder, SampleCommitment, SessionGrant, SessionRequest, TrustRoot
 
+SECONDS_PER_HOUR = 3600
 COSIGNER_SUFFIX = "/cosigner"  # name of the auditor's cosignature key: `<origin><suffix>`
 
 
@@ -73,9 +74,9 @@ def open_documents(bundle: Bundle, trust_root: TrustRoot) -> Documents:
         DocumentError: one of them is not even well-formed.
     """
     try:
-        order_envelope = dsse.Envelope.from_bytes(bundle.order)
-        grant_envelope = dsse.Envelope.from_bytes(bundle.grant)
-        return Documents(
+        order_envelope = open_envelope(bundle.order)
+        grant_envelope = open_envelope(bundle.grant)
+        documents = Documents(
             trust_root=trust_root,
             bundle=bundle,
             order=statements.parse(order_envelope.payload, statements.ORDER_PREDICATE, AuditOrder),
@@ -88,6 +89,24 @@ def open_documents(bundle: Bundle, trust_root: TrustRoot) -> Documents:
         )
     except (EvidenceError, ValidationError) as error:
         raise DocumentError(f"order, request or grant cannot be read: {error}") from error
+    if to_bytes(documents.request) != bundle.request:
+        raise DocumentError("the request is not in RFC 8785 form; keep its exact bytes")
+    return documents
+
+
+def open_envelope(data: bytes) -> dsse.Envelope:
+    """Read a signed document in the one form that it is kept in.
+
+    DSSE lets an envelope be written in many ways, and says nothing of what else stands in it. None
+    of that is signed, so evidence that is to stay as it was must not have it.
+
+    Raises:
+        EnvelopeFormatError: not an envelope, or not in RFC 8785 form.
+    """
+    envelope = dsse.Envelope.from_bytes(data)
+    if envelope.to_bytes() != data:
+        raise EnvelopeFormatError("a DSSE envelope is not in RFC 8785 form; keep its exact bytes")
+    return envelope
 
 
 def order_signed(documents: Documents) -> Result:
@@ -112,7 +131,7 @@ def order_in_force(documents: Documents) -> Result:
 def request_within_policy(documents: Documents) -> Result:
     """The request fits the order, and the grant splits the pool as the order says."""
     order, request, grant = documents.order, documents.request, documents.grant
-    check_request(order, request, grant.valid_from)
+    check_rules(order, request)
     expected = split_sizes(order.split, request.pool.size)
     if expected != grant.split:
         raise GrantMismatchError(
@@ -134,17 +153,18 @@ def grant_signed(documents: Documents) -> Result:
 
 
 def grant_matches(documents: Documents) -> Result:
-    """The grant names the digests of this request and of this order."""
+    """The grant names the digests of this request and of this order, and a log of this auditor."""
+    grant, order_digest = documents.grant, documents.order_digest
+    origin = f"{documents.trust_root.origin}/sessions/{grant.session_id}"
     for what, expected, found in (
-        ("request", sha256_hex(documents.bundle.request), documents.grant.request_digest),
-        ("order", documents.order_digest, documents.grant.order_digest),
-        ("order that the request names", documents.order_digest, documents.request.order_digest),
+        ("digest of the request", sha256_hex(documents.bundle.request), grant.request_digest),
+        ("digest of the order", order_digest, grant.order_digest),
+        ("order that the request names", order_digest, documents.request.order_digest),
+        ("origin of the log", origin, grant.origin),
     ):
         if expected != found:
-            raise GrantMismatchError(
-                f"digest of the {what}: named is {found}, the one here has {expected}"
-            )
-    return f"request {documents.grant.request_digest[:16]}…"
+            raise GrantMismatchError(f"{what}: named is {found}, expected was {expected}")
+    return f"request {grant.request_digest[:16]}…"
 
 
 def session_key(documents: Documents) -> Result:
@@ -156,14 +176,11 @@ def session_key(documents: Documents) -> Result:
         raise SessionKeyError(
             f"the auditor has revoked session key {grant.session_key}; what it signed is void"
         )
-    if (
-        not grant.valid_from
-        < grant.valid_until
-        <= (grant.valid_from + timedelta(hours=order.most_session_hours))
-    ):
+    hours = (grant.valid_until - grant.valid_from).total_seconds() / SECONDS_PER_HOUR
+    if not 0 < hours <= order.most_session_hours or grant.valid_until > order.expires_at:
         raise SessionKeyError(
-            f"the certificate runs until {grant.valid_until}, the order allows "
-            f"{order.most_session_hours:g} hours"
+            f"the certificate runs {hours:g} hours, until {grant.valid_until}; the order allows "
+            f"{order.most_session_hours:g} hours and ends at {order.expires_at}"
         )
     PublicKey.from_hex(grant.session_key)
     return f"key {grant.session_key[:16]}…, valid until {grant.valid_until:%Y-%m-%d %H:%M} UTC"
@@ -212,8 +229,15 @@ def checkpoints_cosigned(documents: Documents) -> Result:
     """Every checkpoint carries the auditor's cosignature (C2SP tlog-cosignature)."""
     _checkpoints(documents)
     times = cosignature_times(documents)
-    first, last = (datetime.fromtimestamp(time, UTC) for time in (times[0], times[-1]))
-    return f"from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC"
+    first, last = (_as_text(time) for time in (times[0], times[-1]))
+    return f"from {first} to {last} UTC"
+
+
+def _as_text(time: int) -> str:
+    # A cosignature may carry any 63-bit time; `times-possible` judges it.
+    if time >= datetime.max.replace(tzinfo=UTC).timestamp():
+        return f"second {time}"
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _checkpoints(documents: Documents) -> tuple[bytes, ...]:

@@ -4,16 +4,16 @@ Each check knows one rule. `observe` is called for every record in order, `finis
 raise the rule's typed error. `finish` returns what was found, for people.
 """
 
-import hashlib
 import math
+from collections import deque
 from collections.abc import Iterator
-from datetime import datetime
 from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
 
 from auditkit.evidence import merkle
+from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.derivation import (
     Schedule,
     StepPlan,
@@ -22,6 +22,7 @@ from auditkit.evidence.derivation import (
     learning_rate,
 )
 from auditkit.evidence.errors import EvidenceError
+from auditkit.evidence.findings import Result, Skipped, Warned
 from auditkit.evidence.notes import Checkpoint
 from schemas import (
     AnyRecord,
@@ -39,6 +40,9 @@ from schemas import (
 
 CLOCK_TOLERANCE_SECONDS = 120.0  # agent's clock against the auditor's, network delay included
 OBJECTIVE_TOLERANCE = 1e-3  # relative; losses are computed in single precision or bfloat16
+LEAST_NORMALISER = 1e-6  # a first loss below it does not divide Eq. 1; as in training
+LARGEST_LOSS = float(np.finfo(np.float32).max)  # losses are reported in single precision
+NO_SEAL = "the log has no seal"
 
 
 class LogIncompleteError(EvidenceError):
@@ -90,13 +94,11 @@ class LogCheck:
 
     name: ClassVar[str]
     claim: ClassVar[str]
-    warned: bool = False
-    """True when the check holds with something that the reader must know."""
 
     def observe(self, line: bytes, record: AnyRecord) -> None:
         """Take in the next record."""
 
-    def finish(self) -> str:
+    def finish(self) -> Result:
         """Check what can only be known at the end; return what was found."""
         raise NotImplementedError
 
@@ -139,7 +141,8 @@ class CompleteLogCheck(LogCheck):
                 f"the log ends after {self._size} records without a seal: the training is still "
                 "running or was broken off; resume it and let it finish"
             )
-        resumed = f", resumed {self._resumes} times after a crash" if self._resumes else ""
+        times = "once" if self._resumes == 1 else f"{self._resumes} times"
+        resumed = f", resumed {times} after a crash" if self._resumes else ""
         return f"{self._size} records, {self._steps} of them steps{resumed}"
 
 
@@ -198,61 +201,51 @@ class CheckpointRootCheck(LogCheck):
 
 
 class ReceiptCheck(LogCheck):
-    """Receipt interlock: the segment after checkpoint k holds one receipt, for checkpoint k."""
+    """Receipt interlock: the first record after checkpoint k is the receipt for checkpoint k."""
 
     name = "receipt-interlock"
     claim = "After each checkpoint, the log commits to the auditor's unpredictable cosignature"
 
     def __init__(self, checkpoints: list[Checkpoint], cosigned_notes: tuple[bytes, ...]) -> None:
-        self._sizes = [checkpoint.size for checkpoint in checkpoints]
-        self._digests = [hashlib.sha256(note).hexdigest() for note in cosigned_notes]
-        self._segment = 0
+        self._due = {
+            checkpoint.size: sha256_hex(note)
+            for checkpoint, note in zip(checkpoints, cosigned_notes, strict=False)
+        }
         self._index = 0
         self._receipts = 0
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        if self._segment < len(self._sizes) and self._index == self._sizes[self._segment]:
-            self._close_segment()
-            self._segment += 1
-            self._receipts = 0
+        due = self._due.get(self._index)
+        if isinstance(record, ReceiptRecord):
+            self._observe_receipt(record, due)
+        elif due is not None:
+            raise ReceiptInterlockError(
+                f"record {self._index} follows a checkpoint and is no receipt for it: it may have "
+                "been written before the cosignature existed"
+            )
         self._index += 1
-        if not isinstance(record, ReceiptRecord):
-            return
-        self._receipts += 1
-        previous = self._segment - 1
-        if previous < 0:
-            raise ReceiptInterlockError(
-                f"record {record.sequence} is a receipt, and no checkpoint precedes it"
-            )
-        if (record.checkpoint_size, record.checkpoint_digest) != (
-            self._sizes[previous],
-            self._digests[previous],
-        ):
-            raise ReceiptInterlockError(
-                f"record {record.sequence} is a receipt for a checkpoint of size "
-                f"{record.checkpoint_size} that differs from the one the auditor cosigned at "
-                f"{self._sizes[previous]}"
-            )
 
-    def _close_segment(self) -> None:
-        expected = 0 if self._segment == 0 else 1
-        if self._receipts != expected:
+    def _observe_receipt(self, record: ReceiptRecord, due: str | None) -> None:
+        if due is None:
             raise ReceiptInterlockError(
-                f"the records before checkpoint {self._sizes[self._segment]} hold "
-                f"{self._receipts} receipts, expected {expected}: they may have been written "
-                "before the previous cosignature existed"
+                f"record {self._index} is a receipt, and no checkpoint ends right before it"
             )
+        if (record.checkpoint_size, record.checkpoint_digest) != (self._index, due):
+            raise ReceiptInterlockError(
+                f"record {self._index} is a receipt for a checkpoint of size "
+                f"{record.checkpoint_size} that differs from the one the auditor cosigned at "
+                f"{self._index}"
+            )
+        self._receipts += 1
 
     @override
     def finish(self) -> str:
-        if self._segment < len(self._sizes):
-            self._close_segment()
-        return f"{max(0, len(self._sizes) - 1)} cosignatures are committed to by the log"
+        return f"{self._receipts} cosignatures are committed to by the log"
 
 
 class RunIdentityCheck(LogCheck):
-    """The grant record repeats what was granted."""
+    """The grant record repeats what was granted, and a resumed run what it began with."""
 
     name = "run-identity"
     claim = "The log is of this grant, and declares the granted code and image"
@@ -260,28 +253,27 @@ class RunIdentityCheck(LogCheck):
     def __init__(self, request: SessionRequest, grant_digest: str) -> None:
         self._request = request
         self._grant_digest = grant_digest
-        self._mode = "no grant record"
+        self._mode = "process" if request.image_digest is None else "container"
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        if not isinstance(record, GrantRecord):
-            return
-        self._mode = record.mode
-        for what, found, expected in (
-            ("grant", record.grant_digest, self._grant_digest),
-            ("training code", record.code_digest, self._request.code_digest),
-            ("container image", record.image_digest, self._request.image_digest),
-            ("environment", record.environment, self._request.environment),
-        ):
-            if found != expected:
-                raise RunIdentityError(
-                    f"the log declares {what} {found}, the request that was granted {expected}"
-                )
+        if isinstance(record, GrantRecord):
+            self._compare("grant", record.grant_digest, self._grant_digest)
+            self._compare("training code", record.code_digest, self._request.code_digest)
+            self._compare("container image", record.image_digest, self._request.image_digest)
+            self._compare("a run in a", record.mode, self._mode)
+        if isinstance(record, GrantRecord | ResumeRecord):
+            self._compare("environment", record.environment, self._request.environment)
+
+    def _compare(self, what: str, found: object, expected: object) -> None:
+        if found != expected:
+            raise RunIdentityError(
+                f"the log declares {what} {found}, the request that was granted {expected}"
+            )
 
     @override
     def finish(self) -> str:
-        if self._mode == "no grant record":
-            raise RunIdentityError("the log has no grant record")
+        # That the log has its grant record is the first rule of `log-complete`.
         return f"code {self._request.code_digest[:16]}…, run in a {self._mode}"
 
 
@@ -402,9 +394,11 @@ class MintTrainingCheck(LogCheck):
     def __init__(self, request: SessionRequest, grant: SessionGrant) -> None:
         self._mint = request.config.mint
         trained = grant.split.told + grant.split.silent
-        self._window = math.ceil(trained / request.config.batch_size)  # one epoch
+        steps = math.ceil(trained / request.config.batch_size)
+        # One epoch; half of a training that has no more than one.
+        self._window = max(1, min(steps, steps * request.config.epochs // 2))
         self._first: list[float] = []
-        self._recent: list[float] = []
+        self._recent: deque[float] = deque(maxlen=self._window)
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
@@ -418,7 +412,7 @@ class MintTrainingCheck(LogCheck):
             )
         if len(self._first) < self._window:
             self._first.append(record.mint_loss)
-        self._recent = [*self._recent[-self._window + 1 :], record.mint_loss]
+        self._recent.append(record.mint_loss)
 
     @override
     def finish(self) -> str:
@@ -429,10 +423,11 @@ class MintTrainingCheck(LogCheck):
             return "M was trained alone, as ordered (MINT weight 0)"
         if last >= first:
             raise MintTrainingError(
-                f"the mean MINT loss went from {first:.4f} in the first epoch to {last:.4f} in the "
-                "last: T did not learn; change the head, its weight or the learning rate"
+                f"the mean MINT loss went from {first:.4f} in the first {self._window} steps to "
+                f"{last:.4f} in the last: T did not learn; change the head, its weight or the "
+                "learning rate"
             )
-        return f"mean MINT loss {first:.4f} in the first epoch, {last:.4f} in the last"
+        return f"mean MINT loss {first:.4f} in the first {self._window} steps, {last:.4f} in the last"
 
 
 class NumbersCheck(LogCheck):
@@ -449,14 +444,21 @@ class NumbersCheck(LogCheck):
     def observe(self, line: bytes, record: AnyRecord) -> None:
         if not isinstance(record, StepRecord):
             return
-        if record.task_loss < 0 or record.mint_loss < 0:
-            raise ImpossibleNumberError(f"step {record.step} has a negative cross-entropy")
+        for loss in (record.task_loss, record.mint_loss):
+            if not 0.0 <= loss <= LARGEST_LOSS:
+                raise ImpossibleNumberError(
+                    f"step {record.step} records {loss:g}; no cross-entropy is negative or that "
+                    "large"
+                )
         if self._initial is None:
-            self._initial = (record.task_loss, record.mint_loss)
-        task0, mint0 = self._initial
-        expected = record.task_weight * record.task_loss / task0 if task0 else 0.0
-        expected += record.mint_weight * record.mint_loss / mint0 if mint0 else 0.0
-        if abs(record.objective - expected) > OBJECTIVE_TOLERANCE * max(1.0, expected):
+            self._initial = (
+                max(record.task_loss, LEAST_NORMALISER),
+                max(record.mint_loss, LEAST_NORMALISER),
+            )
+        expected = record.task_weight * record.task_loss / self._initial[0]
+        expected += record.mint_weight * record.mint_loss / self._initial[1]
+        # Told so that an infinite sum agrees with nothing.
+        if not abs(record.objective - expected) <= OBJECTIVE_TOLERANCE * max(1.0, abs(expected)):
             raise ImpossibleNumberError(
                 f"step {record.step} records objective {record.objective:g}; Eq. 1 of its losses "
                 f"gives {expected:g}"
@@ -469,7 +471,7 @@ class NumbersCheck(LogCheck):
 
 
 class TimesCheck(LogCheck):
-    """Records lie before the cosignature that covers them, and after the grant."""
+    """Records lie after the grant and their predecessor, before the cosignature over them."""
 
     name = "times-possible"
     claim = "Recorded times fit the auditor's clock, and cosignatures lie within the session"
@@ -487,12 +489,22 @@ class TimesCheck(LogCheck):
         self._sizes = sizes
         self._cosigned_at = cosigned_at
         self._segment = 0
+        self._index = 0
+        self._previous_ms = 0
         self._late = 0
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        while self._segment < len(self._sizes) and record.sequence >= self._sizes[self._segment]:
+        while self._segment < len(self._sizes) and self._index >= self._sizes[self._segment]:
             self._segment += 1
+        self._index += 1
+        if record.time_ms < self._previous_ms:
+            raise ImpossibleTimeError(
+                f"record {record.sequence} claims to be written "
+                f"{(self._previous_ms - record.time_ms) / 1000:.3f} s before the one that it "
+                "follows"
+            )
+        self._previous_ms = record.time_ms
         if self._segment >= len(self._cosigned_at):
             return
         received = self._cosigned_at[self._segment]
@@ -511,18 +523,20 @@ class TimesCheck(LogCheck):
         self._late += received - written > self._late_after
 
     @override
-    def finish(self) -> str:
-        previous = self._from.timestamp() - CLOCK_TOLERANCE_SECONDS
+    def finish(self) -> Result:
+        if not self._cosigned_at:
+            return Skipped("there is no cosignature to tell the auditor's time")
+        granted = self._from.timestamp()
+        previous = granted - CLOCK_TOLERANCE_SECONDS
         for time in self._cosigned_at:
             if time < previous or time > self._until.timestamp():
                 raise ImpossibleTimeError(
-                    f"a cosignature of {datetime.fromtimestamp(time, self._from.tzinfo)} lies "
-                    "before its predecessor or outside the session"
+                    f"a cosignature made {time - granted:.0f} s after the grant lies before its "
+                    "predecessor or outside the session"
                 )
             previous = time
-        self.warned = self._late > 0
-        if self.warned:
-            return (
+        if self._late:
+            return Warned(
                 f"{self._late} records reached the auditor more than {self._late_after:g} s after "
                 "they were written: the interlock does not bound when those were made"
             )
@@ -557,6 +571,11 @@ class StatesCheck(LogCheck):
                     f"record {record.sequence} saves step {record.step}, the log stands at "
                     f"{self._step}"
                 )
+            if record.step in self._saved:
+                raise StateError(
+                    f"record {record.sequence} saves step {record.step} a second time: the model "
+                    "was exchanged between two steps"
+                )
             self._saved[record.step] = record
             self._last_state = record.step
         elif isinstance(record, ResumeRecord):
@@ -567,6 +586,8 @@ class StatesCheck(LogCheck):
                     "the log does not have"
                 )
             self._step = self._last_state = record.step
+            # What came after is discarded and done anew, its states as well.
+            self._saved = {step: state for step, state in self._saved.items() if step <= self._step}
         elif isinstance(record, SealRecord):
             self._sealed = record
 
@@ -581,9 +602,9 @@ class StatesCheck(LogCheck):
         self._step = record.step
 
     @override
-    def finish(self) -> str:
+    def finish(self) -> Result:
         if self._sealed is None:
-            raise StateError("the log has no seal, so there is no last state")
+            return Skipped(NO_SEAL)
         last = self._saved.get(self._sealed.step)
         if self._sealed.step != self._step or last is None:
             raise StateError(
@@ -622,8 +643,10 @@ class CalibrationCheck(LogCheck):
             self._seal = record
 
     @override
-    def finish(self) -> str:
-        if self._record is None or self._seal is None:
+    def finish(self) -> Result:
+        if self._seal is None:
+            return Skipped(NO_SEAL)
+        if self._record is None:
             raise CalibrationError("no calibration scores were committed after the last step")
         if self._record.scores_digest != self._seal.scores_digest:
             raise CalibrationError(

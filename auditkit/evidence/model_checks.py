@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-from auditkit.evidence import dsse, statements, trust
-from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence import statements, trust
+from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.derivation import initialisation_seed
-from auditkit.evidence.document_checks import Documents
+from auditkit.evidence.document_checks import Documents, open_envelope
 from auditkit.evidence.errors import EvidenceError
 from auditkit.evidence.findings import Result, Skipped
 from schemas import MembershipVerdict, ModelDescription, SealRecord, SessionGrant, SessionRequest
@@ -47,7 +47,7 @@ def initial_weights(
 ) -> Result:
     """The initial state in the log has the weights that the nonce gives."""
     if declared is None:
-        raise InitialWeightsError("the log commits to no initial state")
+        return Skipped("the log commits to no initial state")
     if documents.request.config.model.architecture.startswith("custom:"):
         return Skipped("the architecture is the developer's own code; only a replay can check it")
     if rebuild is None:
@@ -115,14 +115,16 @@ def verdicts(documents: Documents, seal: SealRecord | None, sealed_at: int | Non
     bundle = documents.bundle
     if not bundle.verdicts:
         return Skipped("nothing has been asked yet")
-    if seal is None or sealed_at is None or bundle.scores is None:
+    if seal is None or bundle.scores is None:
         raise VerdictError("there are verdicts, and no sealed model that they could be about")
+    if sealed_at is None:
+        return Skipped("no cosignature tells when the model was sealed")
     calibration = _read_calibration(bundle.scores)
     for data in bundle.verdicts:
         verdict = trust.verify_statement(
             documents.trust_root,
             "verdict",
-            dsse.Envelope.from_bytes(data),
+            open_envelope(data),
             statements.VERDICT_PREDICATE,
             MembershipVerdict,
         )
@@ -133,16 +135,25 @@ def verdicts(documents: Documents, seal: SealRecord | None, sealed_at: int | Non
 
 def _parse_description(data: bytes) -> ModelDescription:
     try:
-        return ModelDescription.from_bytes(data)
+        description = ModelDescription.from_bytes(data)
     except ValidationError as error:
         raise SealedWeightsError(f"the model's description is not valid: {error}") from error
+    if to_bytes(description) != data:
+        raise SealedWeightsError("the model's description is not in RFC 8785 form")
+    return description
 
 
 def _read_calibration(scores: bytes) -> NDArray[np.float32]:
     try:
-        return load_safetensors(scores)[CALIBRATION_TENSOR]
-    except (SafetensorError, KeyError, ValueError) as error:
+        found = load_safetensors(scores)[CALIBRATION_TENSOR]
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CalibrationScoresError(f"the scores file cannot be read: {error}") from error
+    if found.ndim != 1 or found.dtype != np.float32 or not np.isfinite(found).all():
+        raise CalibrationScoresError(
+            f"expected one finite float32 score per sample of C, found {found.dtype} of shape "
+            f"{found.shape}"
+        )
+    return found
 
 
 def _check_binding(

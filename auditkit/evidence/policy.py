@@ -235,11 +235,20 @@ RULES: tuple[Callable[[AuditOrder, SessionRequest], None], ...] = (
 
 
 def check_request(order: AuditOrder, request: SessionRequest, now: datetime) -> None:
-    """Check a request against every rule of its order.
+    """Check a request against every rule of its order, its time span included.
 
     Raises:
         PolicyError: the subclass names the first rule that is broken.
     """
     check_order_in_force(order, now)
+    check_rules(order, request)
+
+
+def check_rules(order: AuditOrder, request: SessionRequest) -> None:
+    """Check a request against every rule of its order but the order's time span.
+
+    Raises:
+        PolicyError: the subclass names the first rule that is broken.
+    """
     for rule in RULES:
         rule(order, request)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from auditkit.evidence import model_checks, notes
 from auditkit.evidence.bundle import Bundle
+from auditkit.evidence.canonical import to_bytes
 from auditkit.evidence.derivation import LEAF_BYTES
 from auditkit.evidence.document_checks import (
     COSIGNER_SUFFIX,
@@ -21,7 +22,7 @@ from auditkit.evidence.document_checks import (
     open_documents,
 )
 from auditkit.evidence.errors import EvidenceError
-from auditkit.evidence.findings import Result, Skipped, Warned, run_check
+from auditkit.evidence.findings import Result, Skipped, run_check
 from auditkit.evidence.log_checks import (
     CalibrationCheck,
     CheckpointRootCheck,
@@ -52,8 +53,27 @@ __all__ = ["COSIGNER_SUFFIX", "InitialWeights", "assurance_level", "verify_bundl
 
 UNKNOWN_SESSION = "unknown"
 
+LOG_CHECKS: tuple[type[LogCheck], ...] = (
+    CompleteLogCheck,
+    CheckpointRootCheck,
+    ReceiptCheck,
+    RunIdentityCheck,
+    MintTrainingCheck,
+    NumbersCheck,
+    TimesCheck,
+    StatesCheck,
+    CalibrationCheck,
+    ScheduleCheck,
+    ExposureCheck,
+)
+
 # Checks whose absence does not make a log incomplete: they raise the level, or need a query first.
 OPTIONAL_CHECKS = frozenset({"image-verified", "initial-weights", "verdicts", "replay"})
+
+REQUIRED_CHECKS = (
+    frozenset({"documents", "sealed-weights", "calibration-scores"})
+    | {check.name for check in (*DOCUMENT_CHECKS, *LOG_CHECKS)}
+) - OPTIONAL_CHECKS
 
 
 class RecordFormatError(LogIncompleteError):
@@ -112,10 +132,7 @@ def assurance_level(findings: Sequence[Finding]) -> AssuranceLevel:
     image, L3 the replay. L4 needs attested hardware, for which no check exists yet.
     """
     held = {f.check for f in findings if f.outcome in ("passed", "warning")}
-    if any(
-        f.outcome == "failed" or (f.outcome == "not_checked" and f.check not in OPTIONAL_CHECKS)
-        for f in findings
-    ):
+    if any(f.outcome == "failed" for f in findings) or not held >= REQUIRED_CHECKS:
         return AssuranceLevel.L0
     if "image-verified" not in held:
         return AssuranceLevel.L1
@@ -195,6 +212,7 @@ def _log_checks(documents: Documents, cosigned_at: list[int]) -> list[LogCheck]:
         StatesCheck(request),
         CalibrationCheck(grant),
     ]
+    # Sizes that no leaves bear out are not unfolded: they may be as large as a number can be.
     if len(documents.bundle.pool_leaves) == grant.split.pool * LEAF_BYTES:
         checks.append(ScheduleCheck(request, grant, documents.bundle.pool_leaves))
         checks.append(ExposureCheck(order, request, grant))
@@ -221,17 +239,24 @@ def _read_log(documents: Documents, cosigned_at: list[int]) -> _LogReading:
                     check.observe(line, record)
                 except EvidenceError as error:
                     failures[check.name] = error
+    done = {
+        check.name: _conclusion(check, failures.get(check.name), unreadable) for check in checks
+    }
     findings = tuple(
-        run_check(check.name, check.claim, _conclusion(check, failures.get(check.name), unreadable))
-        for check in checks
+        run_check(check.name, check.claim, done.get(check.name, _without_split))
+        for check in LOG_CHECKS
     )
     initial = [check.initial_weights for check in checks if isinstance(check, StatesCheck)]
     return _LogReading(findings, seal, initial[0])
 
 
+def _without_split() -> Result:
+    return Skipped("the leaves of the pool are not as many as the grant's split has samples")
+
+
 def _parse_line(line: bytes, index: int) -> AnyRecord:
     try:
-        return parse_record(line)
+        record = parse_record(line)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"]) or "the line"
@@ -239,6 +264,11 @@ def _parse_line(line: bytes, index: int) -> AnyRecord:
             f"record {index} is not valid, {place}: {problem['msg']}; the log was damaged or "
             "written by another program"
         ) from error
+    if to_bytes(record) != line:
+        raise RecordFormatError(
+            f"record {index} is not in RFC 8785 form, so two readers may read it differently"
+        )
+    return record
 
 
 def _conclusion(
@@ -251,7 +281,6 @@ def _conclusion(
             if isinstance(check, CompleteLogCheck):
                 raise unreadable
             return Skipped("the log cannot be read to its end")
-        detail = check.finish()
-        return Warned(detail) if check.warned else detail
+        return check.finish()
 
     return conclude

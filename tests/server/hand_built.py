@@ -26,6 +26,7 @@ from schemas import (
     SessionGrant,
     SessionRequest,
     SplitFractions,
+    StateRecord,
     StepRecord,
     TrainingConfig,
     WeightRange,
@@ -207,6 +208,9 @@ class HandBuiltAgent:
                 }
             )
         )
+
+    def log_state(self, weights: str) -> None:
+        self.log(StateRecord(step=0, state_digest=DIGEST, weights_digest=weights, **self._common()))
 
     def log_receipt(self, cosigned: str) -> None:
         note = cosigned.encode()

@@ -1,10 +1,13 @@
 """Whatever the server has committed is never lost, and never doubled."""
 
+import threading
 from pathlib import Path
 
 import pytest
 import requests
 from live import LiveServer
+
+from auditkit.evidence.bundle import read_bundle
 
 DYING_SERVER = str(Path(__file__).parent / "dies_before_cosigning.py")
 
@@ -30,3 +33,44 @@ def test_a_flush_committed_and_not_cosigned_is_cosigned_later(own_server: LiveSe
     agent.log_receipt(receipt.checkpoint)
     agent.sent(agent.flush(2))
     assert agent.status()["acknowledged_records"] == 3
+
+
+def test_an_agent_that_repeats_itself_outlives_a_kill_at_any_moment(
+    own_server: LiveServer,
+) -> None:
+    own_server.start()
+    agent = own_server.open_session("digits", own_server.add_order("digits"))
+    agent.log_grant()
+    acknowledged = 0
+    flush = agent.flush(0)
+
+    def send_one() -> None:
+        nonlocal acknowledged, flush
+        receipt = agent.sent(flush)
+        acknowledged = len(agent.lines)
+        agent.log_receipt(receipt.checkpoint)
+        agent.log_step(acknowledged)
+        flush = agent.flush(acknowledged)
+
+    def send_for_ever() -> None:
+        while True:
+            send_one()
+
+    for _ in range(5):
+        send_one()
+    killer = threading.Timer(0.2, own_server.process.kill)
+    killer.start()
+    with pytest.raises(requests.RequestException):
+        send_for_ever()
+    killer.join()
+    own_server.process.wait(timeout=30)
+
+    own_server.start()
+    agent.client = own_server.client("developer")
+    stored = agent.status()["acknowledged_records"]
+    assert stored in (acknowledged, len(agent.lines))  # the open flush is there in full or not
+    for _ in range(3):
+        send_one()
+    assert agent.status()["acknowledged_records"] == acknowledged
+    bundle = read_bundle(agent.client.get(f"{agent.path}/bundle").content)
+    assert list(bundle.records) == agent.lines[:acknowledged]

@@ -106,7 +106,9 @@ def test_a_flush_that_overlaps_the_end_must_be_repeated_as_it_was(agent: HandBui
 
 def test_a_stored_flush_cut_short_is_no_repetition(agent: HandBuiltAgent) -> None:
     agent.sent(agent.flush(0, 4))
-    assert is_problem(agent.send(agent.flush(0, 3)), 409, "ForkError")
+    response = agent.send(agent.flush(0, 3))
+    assert is_problem(response, 409, "ForkError")
+    assert "no checkpoint of size 3 is stored" in response.json()["detail"]
 
 
 def test_a_wrong_root_is_refused(agent: HandBuiltAgent) -> None:

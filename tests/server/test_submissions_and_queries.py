@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import requests
 import torch
-from hand_built import HandBuiltAgent, is_problem
+from hand_built import CONFIG, HandBuiltAgent, is_problem
 from live import LiveServer
 from safetensors.numpy import save
 from submitted import (
     CALIBRATION_SIZE,
+    MINT,
     MODEL,
+    TAPS,
     Submission,
     as_png,
     flat_calibration,
@@ -29,7 +31,9 @@ from submitted import (
 from auditkit.data.manifest import sample_digest
 from auditkit.evidence import canonical, dsse, statements, trust
 from auditkit.evidence.bundle import read_bundle
+from auditkit.evidence.derivation import initialisation_seed
 from auditkit.evidence.verify import verify_bundle
+from auditkit.mint.enhanced import EnhancedAuditedModel
 from schemas import MembershipVerdict, VerificationReport
 
 ASKED, OTHER = noise_image(1), noise_image(2)
@@ -257,6 +261,32 @@ def test_the_bundle_holds_everything_and_is_verified_alike_elsewhere(
     online = findings(VerificationReport.from_bytes(answer.content))
     assert {check for check in online if online[check] != offline[check]} <= {"initial-weights"}
     assert online["verdicts"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "outcome", "detail"),
+    [
+        ("test_resnet", "passed", "rebuilt from the nonce"),
+        ("no_such_network", "failed", "can't be built"),
+    ],
+)
+def test_initial_weights_are_rebuilt_from_the_nonce(
+    live_server: LiveServer, order_digest: str, architecture: str, outcome: str, detail: str
+) -> None:
+    model = MODEL.model_copy(update={"architecture": architecture})
+    config = CONFIG.model_copy(update={"model": model, "mint": MINT})
+    agent = live_server.open_session("digits-2026", order_digest, config=config)
+    seed = initialisation_seed(bytes.fromhex(agent.grant.nonce))
+    initial = EnhancedAuditedModel.build((MODEL, TAPS, MINT), seed).weights()
+    agent.log_grant()
+    agent.log_state(canonical.sha256_hex(initial))
+    agent.sent(agent.flush(0))
+    response = agent.client.get(f"{agent.path}/verification")
+    assert response.status_code == 200, response.text
+    report = VerificationReport.from_bytes(response.content)
+    (finding,) = (f for f in report.findings if f.check == "initial-weights")
+    assert finding.outcome == outcome, finding.detail
+    assert detail in finding.detail
 
 
 def test_the_report_is_a_page(

@@ -164,7 +164,8 @@ def _check_layout(tensors: tuple[TensorEntry, ...], data_bytes: int) -> None:
     end = max(tensor.end for tensor in tensors)
     if end > data_bytes:
         raise TruncatedWeightsError(
-            f"the tensors take {end} bytes, {data_bytes} are there; send the whole file"
+            f"the weights file is cut short: its tensors take {end} bytes, {data_bytes} are "
+            "there; send the whole file"
         )
     if end < data_bytes:
         raise MalformedHeaderError(f"{data_bytes - end} bytes follow the last tensor")

@@ -8,7 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from auditkit.data.pools import open_pool
+from auditkit.data.pools import Pool, open_pool
+from auditkit.mint.enhanced import EnhancedAuditedModel
 from developer_agent.client import ServerClient
 from developer_agent.committer import Committer
 from developer_agent.environment import make_deterministic
@@ -20,13 +21,17 @@ from developer_agent.session import Session, load_session, open_session
 from developer_agent.spool import Spool
 from developer_agent.supervision import Supervision
 from developer_agent.uplink import Uplink, UplinkState
-from schemas import CohortMetrics, CohortName, VerificationReport
+from schemas import CohortMetrics, CohortName, ModelConfig, VerificationReport
 
 DRAIN_SECONDS = 30.0  # how long the end of a run waits for the auditor's server
 
 
 class RunExistsError(AgentError):
     """The run folder holds a run already, and resuming was not asked for."""
+
+
+class PoolShapeError(AgentError):
+    """The images or classes of a data set are not those that the model is configured for."""
 
 
 class TrainingDisplay(Protocol):
@@ -132,6 +137,9 @@ def train(run: Run, display: TrainingDisplay, *, resume: bool = False) -> Traini
     trust_root = run.trust_root_bytes()
     pool = open_pool(run.config.pool, run.base)
     test = open_pool(run.config.test, run.base)
+    check_pool("pool", pool, config.model)
+    check_pool("test set", test, config.model)
+    EnhancedAuditedModel.build(config, seed=0)  # mistakes in the model show before the session
     folder = RunFolder.create(run.folder_path)
     if folder.grant.exists() and not resume:
         raise RunExistsError(
@@ -184,6 +192,26 @@ def _train_session(
             problem=str(error) if error else "the auditor's server does not answer",
         )
     return submit(session.grant.session_id, folder, client, cohorts)
+
+
+def check_pool(what: str, pool: Pool, model: ModelConfig) -> None:
+    """Check that a data set fits the model's configuration.
+
+    Raises:
+        PoolShapeError: size, channels or number of classes differ.
+    """
+    height, width, channels = pool.shape
+    if (height, width, channels) != (model.height, model.width, model.channels):
+        raise PoolShapeError(
+            f"the {what} has images of {height} x {width} pixels and {channels} channels, the "
+            f"model expects {model.height} x {model.width} and {model.channels}; change "
+            "training.model, or let the data source resize"
+        )
+    if len(pool.class_names) != model.classes:
+        raise PoolShapeError(
+            f"the {what} has {len(pool.class_names)} classes, training.model.classes is "
+            f"{model.classes}; set it to {len(pool.class_names)}"
+        )
 
 
 def submit(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, lower-case hex")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -19,6 +19,14 @@ class Schema(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
     )
+
+    @field_validator("schema_version", "channels", "level", mode="before", check_fields=False)
+    @classmethod
+    def _is_a_whole_number(cls, value: object) -> object:
+        # In Python `true` and 1.0 equal 1, and literals and enumerations would take them for it.
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError("expected a whole number")  # noqa: TRY004 - what pydantic expects
+        return value
 
     def as_json(self) -> dict[str, Any]:
         """Return the document as plain JSON types, every field present."""

@@ -6,7 +6,14 @@ from pydantic import Field, model_validator
 
 from schemas.base import Count, FiniteFloat, Name, Schema
 
+# Limits on what another party's configuration can make the auditor's server allocate.
+MOST_SIDE = 1024  # pixels of height or width
+MOST_CLASSES = 1_000_000  # face identification has tens of thousands
+MOST_WIDTH = 16_384  # channels or units of one layer of T
+
 Positive = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
+Width = Annotated[int, Field(ge=1, le=MOST_WIDTH)]
 Scalar = bool | int | float | str
 TapSetup = Literal["entry", "middle", "output", "named"]
 HeadName = Literal["convolutional", "fully_connected"]
@@ -20,10 +27,10 @@ class ModelConfig(Schema):
     arguments: dict[str, Scalar | tuple[Scalar, ...]] = Field(
         default_factory=dict, description="keyword arguments of the architecture"
     )
-    classes: Positive
+    classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)]
     channels: Literal[1, 3]
-    height: Positive
-    width: Positive
+    height: Side
+    width: Side
     stem_stride: Positive | None = Field(
         default=None, description="stride of the first convolution; None keeps the architecture's"
     )
@@ -47,8 +54,8 @@ class MintConfig(Schema):
     """The MINT Model T and its weight in the objective (aMINT, Eq. 1)."""
 
     head: HeadName = "convolutional"
-    channels: Positive = Field(default=64, description="convolution width per tap")
-    hidden: tuple[Positive, ...] = Field(default=(256,), description="fully connected widths")
+    channels: Width = Field(default=64, description="convolution width per tap")
+    hidden: tuple[Width, ...] = Field(default=(256,), description="fully connected widths")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     task_weight: FiniteFloat = Field(default=1.0, ge=0.0, description="lambda 1")
     mint_weight: FiniteFloat = Field(default=1.0, ge=0.0, description="lambda 2; 0 trains M alone")

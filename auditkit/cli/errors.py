@@ -7,7 +7,6 @@ from auditkit.evidence.errors import EvidenceError
 from auditkit.mint.errors import MintError
 from auditkit.reports.errors import ReportError
 from auditor_server.errors import ServerError
-from auditor_server.serve import PortInUseError
 from developer_agent.errors import AgentError
 
 
@@ -20,7 +19,6 @@ EXPECTED_ERRORS = (
     DataError,
     EvidenceError,
     MintError,
-    PortInUseError,
     ReportError,
     ServerError,
     UsageError,

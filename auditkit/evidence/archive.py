@@ -141,7 +141,9 @@ def _read_members(file: BinaryIO, directory: list[Member]) -> Iterator[tuple[str
 
 def _read_directory(file: BinaryIO, size: int) -> list[Member]:
     if size < _END.size:
-        raise BundleFormatError(f"expected a ZIP archive, found {size} bytes")
+        raise BundleFormatError(
+            f"expected an evidence bundle (a ZIP archive), found {size} other bytes"
+        )
     _, _, _, _, count, length, start, _ = _END.unpack(_read_at(file, size - _END.size, _END.size))
     if start + length + _END.size != size or count > MAX_MEMBERS:
         raise BundleFormatError(

@@ -76,12 +76,15 @@ def open_documents(bundle: Bundle, trust_root: TrustRoot) -> Documents:
     try:
         order_envelope = open_envelope(bundle.order)
         grant_envelope = open_envelope(bundle.grant)
-        documents = Documents(
+        request = SessionRequest.from_bytes(bundle.request)
+        if to_bytes(request) != bundle.request:
+            raise DocumentError("the request is not in RFC 8785 form; keep its exact bytes")
+        return Documents(
             trust_root=trust_root,
             bundle=bundle,
             order=statements.parse(order_envelope.payload, statements.ORDER_PREDICATE, AuditOrder),
             order_envelope=order_envelope,
-            request=SessionRequest.from_bytes(bundle.request),
+            request=request,
             grant=statements.parse(
                 grant_envelope.payload, statements.GRANT_PREDICATE, SessionGrant
             ),
@@ -89,9 +92,6 @@ def open_documents(bundle: Bundle, trust_root: TrustRoot) -> Documents:
         )
     except (EvidenceError, ValidationError) as error:
         raise DocumentError(f"order, request or grant cannot be read: {error}") from error
-    if to_bytes(documents.request) != bundle.request:
-        raise DocumentError("the request is not in RFC 8785 form; keep its exact bytes")
-    return documents
 
 
 def open_envelope(data: bytes) -> dsse.Envelope:
@@ -122,10 +122,11 @@ def order_signed(documents: Documents) -> Result:
 
 
 def order_in_force(documents: Documents) -> Result:
-    """The order was in force when the session was granted."""
-    order, granted = documents.order, documents.grant.valid_from
-    check_order_in_force(order, granted)
-    return f"until {order.expires_at:%Y-%m-%d}, granted {granted:%Y-%m-%d}"
+    """The order was in force when the session was granted, and the session does not outlive it."""
+    order, grant = documents.order, documents.grant
+    check_order_in_force(order, grant.valid_from)
+    check_order_in_force(order, grant.valid_until)
+    return f"until {order.expires_at:%Y-%m-%d}, granted {grant.valid_from:%Y-%m-%d}"
 
 
 def request_within_policy(documents: Documents) -> Result:
@@ -177,10 +178,10 @@ def session_key(documents: Documents) -> Result:
             f"the auditor has revoked session key {grant.session_key}; what it signed is void"
         )
     hours = (grant.valid_until - grant.valid_from).total_seconds() / SECONDS_PER_HOUR
-    if not 0 < hours <= order.most_session_hours or grant.valid_until > order.expires_at:
+    if not 0 < hours <= order.most_session_hours:
         raise SessionKeyError(
-            f"the certificate runs {hours:g} hours, until {grant.valid_until}; the order allows "
-            f"{order.most_session_hours:g} hours and ends at {order.expires_at}"
+            f"the certificate runs for {hours:g} hours, the order allows "
+            f"{order.most_session_hours:g} hours"
         )
     PublicKey.from_hex(grant.session_key)
     return f"key {grant.session_key[:16]}…, valid until {grant.valid_until:%Y-%m-%d %H:%M} UTC"
@@ -287,7 +288,7 @@ class DocumentCheck:
 
 DOCUMENT_CHECKS = (
     DocumentCheck("order-signed", "The auditor signed the order", order_signed),
-    DocumentCheck("order-in-force", "The order was in force at the grant", order_in_force),
+    DocumentCheck("order-in-force", "The order was in force for the whole session", order_in_force),
     DocumentCheck(
         "request-within-policy", "The request fits every rule of the order", request_within_policy
     ),

@@ -427,7 +427,7 @@ class MintTrainingCheck(LogCheck):
                 f"{last:.4f} in the last: T did not learn; change the head, its weight or the "
                 "learning rate"
             )
-        return f"mean MINT loss {first:.4f} in the first {self._window} steps, {last:.4f} in the last"
+        return f"mean MINT loss {first:.4f} in {self._window} steps at first, {last:.4f} at last"
 
 
 class NumbersCheck(LogCheck):

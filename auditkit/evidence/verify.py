@@ -21,7 +21,7 @@ from auditkit.evidence.document_checks import (
     cosignature_times,
     open_documents,
 )
-from auditkit.evidence.errors import EvidenceError
+from auditkit.evidence.errors import CanonicalFormError, EvidenceError
 from auditkit.evidence.findings import Result, Skipped, run_check
 from auditkit.evidence.log_checks import (
     CalibrationCheck,
@@ -72,7 +72,8 @@ OPTIONAL_CHECKS = frozenset({"image-verified", "initial-weights", "verdicts", "r
 
 REQUIRED_CHECKS = (
     frozenset({"documents", "sealed-weights", "calibration-scores"})
-    | {check.name for check in (*DOCUMENT_CHECKS, *LOG_CHECKS)}
+    | {check.name for check in DOCUMENT_CHECKS}
+    | {check.name for check in LOG_CHECKS}
 ) - OPTIONAL_CHECKS
 
 
@@ -257,6 +258,7 @@ def _without_split() -> Result:
 def _parse_line(line: bytes, index: int) -> AnyRecord:
     try:
         record = parse_record(line)
+        form = to_bytes(record)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"]) or "the line"
@@ -264,7 +266,9 @@ def _parse_line(line: bytes, index: int) -> AnyRecord:
             f"record {index} is not valid, {place}: {problem['msg']}; the log was damaged or "
             "written by another program"
         ) from error
-    if to_bytes(record) != line:
+    except CanonicalFormError as error:
+        raise RecordFormatError(f"record {index} is not valid: {error}") from error
+    if form != line:
         raise RecordFormatError(
             f"record {index} is not in RFC 8785 form, so two readers may read it differently"
         )

@@ -15,7 +15,7 @@ from auditkit.mint.errors import (
 )
 from auditkit.mint.heads import build_head
 from auditkit.mint.models import CUSTOM_PREFIX, build_audited_model, check_model, initialised
-from auditkit.mint.reading import Reading, TapPlan, attach, read
+from auditkit.mint.reading import Reading, TapPlan, attach, new_reader, read
 from auditkit.mint.taps import find_taps
 from schemas import MintConfig, ModelConfig, TapConfig, TrainingConfig
 
@@ -37,7 +37,8 @@ class EnhancedAuditedModel(nn.Module):
         self.audited = audited
         self.mint = mint
         self.taps = taps
-        attach(audited, taps.names)
+        self._reader = new_reader()
+        attach(audited, taps.names, self._reader)
 
     @classmethod
     def build(
@@ -52,8 +53,8 @@ class EnhancedAuditedModel(nn.Module):
         weights are taken as they are.
 
         Raises:
-            UnknownArchitectureError, ModelArgumentError, CustomModelError, ModelShapeError: see
-                `build_audited_model`.
+            UnknownArchitectureError, ModelArgumentError, ModelSizeError, CustomModelError,
+                ModelShapeError: see `build_audited_model`.
             UnknownTapError, TapPositionError, TapShapeError: see `resolve_taps`.
 
         """
@@ -127,7 +128,7 @@ class EnhancedAuditedModel(nn.Module):
         self.load_state_dict(tensors)
 
     def _run(self, inputs: Tensor, trained: int | None, hidden: slice) -> tuple[Tensor, Tensor]:
-        reading = Reading(self.taps.last, trained, self.taps.copied)
+        reading = Reading(self._reader, self.taps.last, trained, self.taps.copied)
         task_logits: Tensor = read(self.audited, inputs, reading)
         maps = [_without(reading.maps[name], hidden) for name in self.taps.names]
         return task_logits.float(), self.mint(maps)
@@ -151,8 +152,7 @@ def _without(rows: Tensor, hidden: slice) -> Tensor:
 
 
 def _parse(data: bytes) -> dict[str, Tensor]:
-    # A safetensors file begins with the length of its header, which is never so large that its
-    # lowest byte and a complete header fit both readings: try it first, then name the likely cause.
+    # A header length may begin with any byte, so the prefixes only explain a file that failed.
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:

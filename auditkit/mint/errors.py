@@ -13,6 +13,10 @@ class ModelArgumentError(MintError):
     """An argument of the architecture is reserved, unknown or does not fit."""
 
 
+class ModelSizeError(MintError):
+    """A model is too large to be built."""
+
+
 class CustomModelError(MintError):
     """A custom architecture was named and no module was given, or the other way round."""
 

@@ -13,6 +13,7 @@ from auditkit.mint.errors import (
     CustomModelError,
     ModelArgumentError,
     ModelShapeError,
+    ModelSizeError,
     UnknownArchitectureError,
 )
 from schemas import ModelConfig
@@ -37,6 +38,10 @@ RESERVED_ARGUMENTS = frozenset(
     }
 )
 
+# 4 GB of float32 weights: more than the common image models have, less than stops a server that
+# rebuilds a model from a description that somebody else wrote.
+MOST_PARAMETERS = 1_000_000_000
+
 # How foreign model code complains about arguments and image sizes that do not suit it.
 UNFIT = (
     ArithmeticError,
@@ -57,6 +62,7 @@ def build_audited_model(config: ModelConfig, seed: int) -> nn.Module:
     Raises:
         UnknownArchitectureError: no architecture has that name; close names are listed.
         ModelArgumentError: an argument is reserved or refused by the architecture.
+        ModelSizeError: the model is too large.
         CustomModelError: the configuration names the user's own module, which only they can build.
         ModelShapeError: the model does not take such images, or gives no row of class scores.
 
@@ -84,10 +90,25 @@ def initialised(build: Callable[[], Module], seed: int) -> Module:
     """Run `build` so that the random numbers it draws depend on `seed` alone.
 
     The caller's random state and thread count are left as they were.
+
+    Raises:
+        ModelSizeError: the model is too large; found out before any memory is taken.
+
     """
     with torch.random.fork_rng(devices=[]), _one_thread():
+        with torch.device("meta"):
+            _check_size(build())
         torch.manual_seed(seed)
         return build()
+
+
+def _check_size(model: nn.Module) -> None:
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > MOST_PARAMETERS:
+        raise ModelSizeError(
+            f"expected at most {MOST_PARAMETERS:,} parameters, found {count:,}; choose a smaller "
+            "model, a smaller head or earlier taps"
+        )
 
 
 def check_model(model: nn.Module, config: ModelConfig) -> None:

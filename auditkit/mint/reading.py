@@ -1,5 +1,6 @@
 """Reading Auxiliary Auditable Data: hooks that copy activation maps out of a running model."""
 
+import secrets
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,8 +21,12 @@ DRY_TRAINED = 2
 
 @dataclass
 class Reading:
-    """One forward pass: what to divide and copy, and the maps that were read, in running order."""
+    """One forward pass: what to divide and copy, and the maps that were read, in running order.
 
+    `reader` names the hooks that it is for: one module may carry those of several readers.
+    """
+
+    reader: str
     last: str | None = None
     trained: int | None = None
     copied: frozenset[str] = frozenset()
@@ -47,10 +52,18 @@ class TapPlan:
         return self.names[-1]
 
 
-def attach(model: nn.Module, names: Iterable[str]) -> list[torch.utils.hooks.RemovableHandle]:
+def new_reader() -> str:
+    """Return a name for a set of hooks; a copy of the model keeps it."""
+    return secrets.token_hex(8)
+
+
+def attach(
+    model: nn.Module, names: Iterable[str], reader: str
+) -> list[torch.utils.hooks.RemovableHandle]:
     """Let `read` see the outputs of the named modules. Without a reading the hooks do nothing."""
     return [
-        model.get_submodule(name).register_forward_hook(partial(_read_map, name)) for name in names
+        model.get_submodule(name).register_forward_hook(partial(_read_map, name, reader))
+        for name in names
     ]
 
 
@@ -74,10 +87,11 @@ def plan_taps(model: nn.Module, names: tuple[str, ...], config: ModelConfig) -> 
 
     """
     images = zero_images(config, DRY_ROWS)
-    handles = attach(model, names)
+    reader = new_reader()
+    handles = attach(model, names, reader)
     try:
         with evaluating(model), torch.no_grad():
-            whole = Reading()
+            whole = Reading(reader)
             read(model, images, whole)
             missing = [name for name in names if name not in whole.maps]
             if missing:
@@ -85,6 +99,7 @@ def plan_taps(model: nn.Module, names: tuple[str, ...], config: ModelConfig) -> 
                     f"expected every tap to run once per forward pass; {', '.join(missing)} "
                     "did not run; choose other modules"
                 )
+            _check_rows(whole.maps)
             plan = TapPlan(
                 names=tuple(whole.maps),
                 shapes=tuple(tuple(m.shape[1:]) for m in whole.maps.values()),
@@ -92,29 +107,40 @@ def plan_taps(model: nn.Module, names: tuple[str, ...], config: ModelConfig) -> 
                     n for n, m in whole.maps.items() if m._version != whole.versions[n]
                 ),
             )
-            _check_division(model, images, plan, config)
+            _check_division(model, images, plan, reader)
     finally:
         for handle in handles:
             handle.remove()
     return plan
 
 
-def _check_division(model: nn.Module, images: Tensor, plan: TapPlan, config: ModelConfig) -> None:
+def _check_rows(maps: dict[str, Tensor]) -> None:
+    for name, found in maps.items():
+        if found.shape[0] != DRY_ROWS:
+            raise TapShapeError(
+                f"tap {name!r}: expected one row per sample, found {found.shape[0]} rows for "
+                f"{DRY_ROWS} samples; choose another module"
+            )
+
+
+def _check_division(model: nn.Module, images: Tensor, plan: TapPlan, reader: str) -> None:
     advice = (
         f"the batch cannot be divided after {plan.last!r}: it lies inside a branch that is joined "
         "with the whole batch later; choose the enclosing block as the last tap"
     )
     try:
-        scores = read(model, images, Reading(plan.last, DRY_TRAINED, plan.copied))
+        scores = read(model, images, Reading(reader, plan.last, DRY_TRAINED, plan.copied))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise TapPositionError(f"{advice} ({error})") from error
-    if tuple(scores.shape) != (DRY_TRAINED, config.classes):
+    if scores.shape[0] != DRY_TRAINED:
         raise TapPositionError(advice)
 
 
-def _read_map(name: str, _module: nn.Module, _args: object, output: object) -> Tensor | None:
+def _read_map(
+    name: str, reader: str, _module: nn.Module, _args: object, output: object
+) -> Tensor | None:
     reading = _READING.get()
-    if reading is None:
+    if reading is None or reading.reader != reader:
         return None
     if not isinstance(output, Tensor) or output.ndim < 2:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -43,7 +43,7 @@ def find_taps(model: nn.Module, taps: TapConfig, config: ModelConfig) -> TapPlan
     """Resolve as `resolve_taps`, and return shapes and order of the taps as well."""
     if taps.setup == "named":
         _check_names(model, taps.modules)
-        return plan_taps(model, taps.modules, config)
+        return plan_taps(model, tuple(dict.fromkeys(taps.modules)), config)
     stages = _stages(model, config)
     chosen = {
         "entry": lambda: _last_two_maps(stages, 0, model, config),
@@ -113,7 +113,13 @@ def _last_two_maps(
     stage = stages[index]
     if len(stage) > 1:
         return stage[-2], stage[-1]
-    return _map_before(model, stage[-1], _running_order(model, config)), stage[-1]
+    order = _running_order(model, config)
+    if stage[-1] not in order:
+        raise TapPositionError(
+            f"expected the stage {stage[-1]!r} to run in a forward pass, and it did not; use "
+            "setup = 'named' and name the modules to tap"
+        )
+    return _map_before(model, stage[-1], order), stage[-1]
 
 
 def _map_before(model: nn.Module, stage: str, order: list[str]) -> str:
@@ -131,7 +137,7 @@ def _map_before(model: nn.Module, stage: str, order: list[str]) -> str:
 
 def _before_last_layer(model: nn.Module, order: list[str], names: list[str]) -> str:
     """Return what finishes just before the last layer with weights among `names`."""
-    last = [name for name in names if _is_layer(model, name)][-1]
+    last = next((name for name in reversed(names) if _is_layer(model, name)), order[0])
     before = [n for n in order[: order.index(last)] if not _is_identity(model, n)]
     return before[-1] if before else last
 

@@ -9,9 +9,11 @@ from auditkit.mint.errors import (
     CustomModelError,
     ModelArgumentError,
     ModelShapeError,
+    ModelSizeError,
     UnknownArchitectureError,
 )
 from auditkit.mint.models import build_audited_model
+from schemas import MintConfig
 from tests.mint.builders import build, model_config
 
 
@@ -84,6 +86,14 @@ def test_arguments_that_could_read_files_are_refused(argument: str) -> None:
 def test_arguments_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ModelArgumentError, match="no_such_argument"):
         build_audited_model(model_config(arguments={"no_such_argument": 1}), 0)
+
+
+def test_models_that_would_fill_the_memory_are_refused_before_they_do() -> None:
+    huge = {"layers": (1, 1, 1, 1), "channels": (90_000,) * 4}
+    with pytest.raises(ModelSizeError, match="at most 1,000,000,000 parameters"):
+        build_audited_model(model_config(arguments=huge), 0)
+    with pytest.raises(ModelSizeError, match="a smaller head"):
+        build(mint=MintConfig(head="fully_connected", hidden=(10**8,)))
 
 
 def test_unsuitable_image_size_is_refused() -> None:

@@ -100,6 +100,13 @@ def test_own_module_with_named_taps() -> None:
     assert enhance("second", "first").aad_shapes == {"first": (4, 8, 8), "second": (4, 8, 8)}
 
 
+def test_one_module_may_be_enhanced_twice() -> None:
+    module = Plain()
+    first, second = enhance("first", module=module), enhance("first", "second", module=module)
+    images = torch.zeros(2, 3, 8, 8)
+    assert first.eval()(images)[1].shape == second.eval()(images)[1].shape == (2,)
+
+
 def test_own_module_needs_names_and_a_custom_architecture() -> None:
     with pytest.raises(UnknownTapError, match="use setup = 'named'"):
         enhance()
@@ -125,6 +132,23 @@ def test_maps_are_read_before_anything_changes_them_in_place() -> None:
     enhanced.eval().joint(inputs, 2)
     assert all((tap < 0).any() for tap in seen)
     torch.testing.assert_close(seen[0], enhanced.audited.first(inputs))
+
+
+def test_map_without_a_row_per_sample_is_refused() -> None:
+    class Windows(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs.reshape(-1, 3, 4, 8)
+
+    class Model(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.windows = Windows()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return super().forward(self.windows(inputs).reshape(inputs.shape))
+
+    with pytest.raises(TapShapeError, match="found 6 rows for 3 samples"):
+        enhance("windows", "second", module=Model())
 
 
 def test_output_that_is_no_map_is_refused() -> None:

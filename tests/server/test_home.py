@@ -1,6 +1,5 @@
 """`auditkit init` and `auditkit serve` from the inside."""
 
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 from live import LiveServer
 
+from auditor_server.__main__ import main
 from auditor_server.errors import HomeError, HomeExistsError, HomeNotFoundError
 from auditor_server.home import create_home, open_home
 from schemas import RoleName
@@ -17,14 +17,10 @@ def create(path: Path) -> None:
     create_home(path, "The Auditor", "audit.example.org", datetime.now(UTC))
 
 
-def serve(home: Path, port: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "auditor_server", "--home", str(home), "--port", str(port)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def serve(monkeypatch: pytest.MonkeyPatch, home: Path, port: int) -> int:
+    arguments = ["auditor_server", "--home", str(home), "--port", str(port)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    return main()
 
 
 def test_the_trust_root_names_the_five_keys(live_server: LiveServer) -> None:
@@ -70,16 +66,21 @@ def test_a_key_kept_elsewhere_is_missed_only_when_needed(tmp_path: Path) -> None
         home.signing_key("root")
 
 
-def test_a_port_in_use_is_one_clear_line(live_server: LiveServer) -> None:
-    result = serve(live_server.home.path, int(live_server.url.rpartition(":")[2]))
-    assert result.returncode == 1
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: can't listen on 127.0.0.1 port")
-    assert result.stderr.count("\n") == 1
+def test_a_port_in_use_is_one_clear_line(
+    live_server: LiveServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = int(live_server.url.rpartition(":")[2])
+    assert serve(monkeypatch, live_server.home.path, port) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"error: can't listen on 127.0.0.1 port {port}")
+    assert output.err.count("\n") == 1
 
 
-def test_a_missing_home_is_one_clear_line(tmp_path: Path) -> None:
-    result = serve(tmp_path, 0)
-    assert result.returncode == 1
-    assert "auditkit init" in result.stderr
-    assert result.stderr.count("\n") == 1
+def test_a_missing_home_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve(monkeypatch, tmp_path, 0) == 1
+    error = capsys.readouterr().err
+    assert "auditkit init" in error
+    assert error.count("\n") == 1

@@ -42,7 +42,8 @@ def test_an_agent_that_repeats_itself_outlives_a_kill_at_any_moment(
     agent = own_server.open_session("digits", own_server.add_order("digits"))
     agent.log_grant()
     acknowledged = 0
-    flush = agent.flush(0)
+    flush = first_flush = agent.flush(0)
+    first_receipt = agent.sent(first_flush)
 
     def send_one() -> None:
         nonlocal acknowledged, flush
@@ -69,6 +70,7 @@ def test_an_agent_that_repeats_itself_outlives_a_kill_at_any_moment(
     agent.client = own_server.client("developer")
     stored = agent.status()["acknowledged_records"]
     assert stored in (acknowledged, len(agent.lines))  # the open flush is there in full or not
+    assert agent.sent(first_flush) == first_receipt
     for _ in range(3):
         send_one()
     assert agent.status()["acknowledged_records"] == acknowledged

@@ -9,7 +9,7 @@ import pytest
 from hand_built import HandBuiltAgent, is_problem
 from live import ORIGIN, LiveServer
 
-from auditkit.evidence import canonical, notes, trust
+from auditkit.evidence import notes, trust
 from auditkit.evidence.keys import SigningKey
 from schemas import AppendRequest
 
@@ -275,16 +275,3 @@ def test_eight_sessions_grow_side_by_side(new_agent: Callable[[], HandBuiltAgent
     with ThreadPoolExecutor(8) as pool:
         sizes = list(pool.map(train, [new_agent() for _ in range(8)]))
     assert sizes == [2 * flushes + 2] * 8
-
-
-def test_receipts_survive_a_restart(own_server: LiveServer) -> None:
-    own_server.start()
-    agent = own_server.open_session("digits", own_server.add_order("digits"))
-    agent.log_grant()
-    flush = agent.flush(0)
-    receipt = agent.sent(flush)
-    own_server.kill()
-    own_server.start()
-    agent.client = own_server.client("developer")
-    assert agent.sent(flush) == receipt
-    assert canonical.sha256_hex(receipt.checkpoint.encode())

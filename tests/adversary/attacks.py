@@ -1,0 +1,1105 @@
+"""Every attack on a session's evidence, the one check that must catch it, and its error.
+
+Most attackers here hold the developer's key and have even the auditor's cosigner on their side, so
+that everything is signed and only the check in question stands between them and level 1.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from forge import (
+    CONFIG,
+    DEVELOPER_KEY,
+    ENVIRONMENT,
+    GRANTED_AT,
+    ORIGIN,
+    ROLE_KEYS,
+    SESSION,
+    STRANGER_KEY,
+    Plot,
+    VerdictPlot,
+    change,
+    commitment,
+    crash,
+    digest_of,
+    drop,
+    evaluation_record,
+    honest_calibration,
+    insert,
+    is_kind,
+    is_state,
+    is_step,
+    leaves,
+    stage,
+    state_record,
+)
+from safetensors.numpy import load, save
+
+from auditkit.evidence import notes
+from auditkit.evidence.bundle import Bundle
+from schemas import (
+    CalibrationRecord,
+    GrantRecord,
+    ReceiptRecord,
+    Record,
+    ResumeRecord,
+    Role,
+    SealRecord,
+    SplitSizes,
+    StateRecord,
+    StepRecord,
+    TapConfig,
+    WeightRange,
+)
+
+SMALL_ORDER_KEY = "00" * 32  # a point of order 4: one signature fits many messages
+OTHER = digest_of("something else")
+OTHER_SESSION = "20260228-fedcba"
+NO_CALIBRATION_LEFT = frozenset({"states", "calibration-committed"})
+NO_MODEL_LEFT = frozenset({"sealed-weights", "calibration-scores"})
+NO_AUDITORS_TIME = frozenset({"times-possible", "verdicts"})
+LOG_UNREADABLE = (
+    NO_CALIBRATION_LEFT
+    | NO_MODEL_LEFT
+    | {
+        "checkpoint-roots",
+        "receipt-interlock",
+        "run-identity",
+        "mint-trained",
+        "numbers-possible",
+        "times-possible",
+        "schedule",
+        "equal-exposure",
+        "verdicts",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One forgery.
+
+    Attributes:
+        name: what the attacker does.
+        check: the check that must fail.
+        error: its typed error.
+        plot: how it is done.
+        also: checks that fail necessarily too, each with the reason.
+        blinds: checks that can't be done any more, beside those that an honest session lacks.
+    """
+
+    name: str
+    check: str
+    error: str
+    plot: Plot
+    also: Mapping[str, str] = field(default_factory=dict)
+    blinds: frozenset[str] = frozenset()
+
+    @property
+    def failing(self) -> set[str]:
+        return {self.check, *self.also}
+
+
+# -- tools of the trade ----------------------------------------------------------------------------
+
+
+def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    """Exchange bytes in whatever has them."""
+    return lambda data: data.replace(old, new)
+
+
+def in_line(index: int, old: bytes, new: bytes) -> Callable[[Bundle], Bundle]:
+    """Edit one line of the finished log, as a thief without any key would."""
+
+    def edit(bundle: Bundle) -> Bundle:
+        lines = list(bundle.records)
+        assert old in lines[index]
+        lines[index] = lines[index].replace(old, new)
+        return replace(bundle, records=tuple(lines))
+
+    return edit
+
+
+def without_checkpoint(index: int) -> Callable[[Bundle], Bundle]:
+    def edit(bundle: Bundle) -> Bundle:
+        kept = list(bundle.checkpoints)
+        del kept[index]
+        return replace(bundle, checkpoints=tuple(kept))
+
+    return edit
+
+
+def with_lines_swapped(first: int, second: int) -> Callable[[Bundle], Bundle]:
+    def edit(bundle: Bundle) -> Bundle:
+        lines = list(bundle.records)
+        lines[first], lines[second] = lines[second], lines[first]
+        return replace(bundle, records=tuple(lines))
+
+    return edit
+
+
+def with_log_of_the_honest_session(bundle: Bundle) -> Bundle:
+    other = stage(Plot(verdicts=())).bundle
+    return replace(other, order=bundle.order, request=bundle.request, grant=bundle.grant)
+
+
+def with_second_history(bundle: Bundle) -> Bundle:
+    """A checkpoint of the same size and another root stands before the second one, cosigned too."""
+    second = notes.parse(bundle.checkpoints[1])
+    honest = notes.parse_checkpoint(second.text)
+    times = [s.signature[:8] for s in second.signatures if s.name.endswith("/cosigner")]
+    fork = notes.sign(
+        replace(honest, root=bytes.fromhex(OTHER)).to_text(), honest.origin, DEVELOPER_KEY
+    )
+    cosigned = notes.cosign(
+        fork, f"{ORIGIN}/cosigner", ROLE_KEYS["cosigner"], int.from_bytes(times[0], "big")
+    )
+    first, *rest = bundle.checkpoints
+    return replace(bundle, checkpoints=(first, cosigned.to_bytes(), *rest))
+
+
+def broken_signature(note: notes.Note) -> notes.Note:
+    first, *rest = note.signatures
+    spoilt = bytes([first.signature[0] ^ 1]) + first.signature[1:]
+    return replace(note, signatures=(replace(first, signature=spoilt), *rest))
+
+
+def in_segment(
+    number: int, edit: Callable[[list[Record]], list[Record]]
+) -> Callable[[int, list[Record]], list[Record]]:
+    return lambda found, records: edit(records) if found == number else records
+
+
+def receipt_last(records: list[Record]) -> list[Record]:
+    receipt, *others = records
+    return [*others, receipt.model_copy(update={"time_ms": others[-1].time_ms})]
+
+
+def swap(first: Callable[[Record], bool], second: Callable[[Record], bool]) -> Any:
+    """Let two records change places; each place keeps its time."""
+
+    def edit(story: list[Record]) -> list[Record]:
+        a, b = (next(i for i, r in enumerate(story) if which(r)) for which in (first, second))
+        edited = list(story)
+        edited[a] = story[b].model_copy(update={"time_ms": story[a].time_ms})
+        edited[b] = story[a].model_copy(update={"time_ms": story[b].time_ms})
+        return edited
+
+    return edit
+
+
+def swap_batches(first: int, second: int) -> Any:
+    def edit(story: list[Record]) -> list[Record]:
+        batch = {r.step: r.batch for r in story if isinstance(r, StepRecord)}
+        for step, other in ((first, second), (second, first)):
+            story = change(is_step(step), batch=batch[other])(story)
+        return story
+
+    return edit
+
+
+def shift_clock(which: Callable[[Record], bool], seconds: float) -> Any:
+    return lambda story: [
+        record.model_copy(update={"time_ms": record.time_ms + int(1000 * seconds)})
+        if which(record)
+        else record
+        for record in story
+    ]
+
+
+def extra_step(story: list[Record]) -> list[Record]:
+    """One more step after the last epoch, and the final state after it."""
+    last = [record for record in story if isinstance(record, StepRecord)][-1]
+    return insert(is_step(last.step), last.model_copy(update={"step": last.step + 1, "epoch": 3}))(
+        story
+    )
+
+
+def renumber_final(step: int) -> Any:
+    """Let the final state and the seal speak of another last step."""
+
+    def edit(story: list[Record]) -> list[Record]:
+        final = [record for record in story if record.kind == "state"][-1]
+        story = [r.model_copy(update={"step": step}) if r is final else r for r in story]
+        return change(is_kind(SealRecord), step=step)(story)
+
+    return edit
+
+
+def with_weights(task: float, mint: float) -> Any:
+    """Other loss weights in every step, and objectives that fit them."""
+
+    def edit(story: list[Record]) -> list[Record]:
+        steps = [record for record in story if isinstance(record, StepRecord)]
+        first = steps[0]
+        return [
+            record.model_copy(
+                update={
+                    "task_weight": task,
+                    "mint_weight": mint,
+                    "objective": task * record.task_loss / first.task_loss
+                    + mint * record.mint_loss / first.mint_loss,
+                }
+            )
+            if isinstance(record, StepRecord)
+            else record
+            for record in story
+        ]
+
+    return edit
+
+
+def calibration_before(step: int) -> Any:
+    def edit(story: list[Record]) -> list[Record]:
+        record = next(r for r in story if isinstance(r, CalibrationRecord))
+        without = drop(is_kind(CalibrationRecord))(story)
+        return insert(is_step(step - 1), record)(without)
+
+    return edit
+
+
+def calibration_again(story: list[Record]) -> list[Record]:
+    record = next(r for r in story if isinstance(r, CalibrationRecord))
+    return insert(is_kind(CalibrationRecord), record)(story)
+
+
+def with_scores(**tensors: np.ndarray) -> Callable[[], dict[str, np.ndarray]]:
+    return lambda: {f"score/{name}": values for name, values in tensors.items()}
+
+
+def calibration_with(value: float) -> np.ndarray:
+    scores = honest_calibration()
+    scores[3] = value
+    return scores
+
+
+def add_scores(bundle: Bundle) -> Bundle:
+    """The scores of C stay, others are put beside them."""
+    assert bundle.scores is not None
+    tensors = load(bundle.scores)
+    return replace(bundle, scores=save({**tensors, "score/told": np.ones(10, dtype=np.float32)}))
+
+
+def one_verdict(score: float = 2.0, key: Any = ROLE_KEYS["verdict"], **changes: Any) -> Plot:
+    return Plot(verdicts=(VerdictPlot(-1.0), VerdictPlot(score, changes, key)))
+
+
+def losses_that_rise_again(step: int) -> tuple[float, float]:
+    """T learns for one epoch and is then untrained; its mean over all steps still falls."""
+    return 2.3 * 0.9 ** (step - 1), [0.69, 0.1, 0.1, 0.9][step - 1]
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+DOCUMENTS = (
+    Attack(
+        "the request is rewritten with other white space, and the grant names the new bytes",
+        "documents",
+        "DocumentError",
+        Plot(request_bytes=lambda data: data.replace(b"{", b"{ ", 1)),
+    ),
+    Attack(
+        "an unsigned field is put beside the order's signatures",
+        "documents",
+        "DocumentError",
+        Plot(bundle=lambda b: replace(b, order=b.order[:-1] + b',"zzz":"approved by us"}')),
+    ),
+    Attack(
+        "the request names its developer twice, for two kinds of reader",
+        "documents",
+        "DocumentError",
+        Plot(request_bytes=replaced(b'"developer":', b'"developer":"Someone Else","developer":')),
+    ),
+    Attack(
+        "the developer writes its own order",
+        "order-signed",
+        "ThresholdError",
+        Plot(order_key=DEVELOPER_KEY),
+    ),
+    Attack(
+        "a key of the auditor that may not give orders signs one",
+        "order-signed",
+        "ThresholdError",
+        Plot(order_key=ROLE_KEYS["session"]),
+    ),
+    Attack(
+        "the order's limit on lambda 2 is widened after signing",
+        "order-signed",
+        "ThresholdError",
+        Plot(
+            order_after_signing=replaced(
+                b'"mint_weight":{"least":0.1,', b'"mint_weight":{"least":0,'
+            )
+        ),
+    ),
+    Attack(
+        "an expired order is used",
+        "order-in-force",
+        "OrderNotInForceError",
+        Plot(order={"expires_at": GRANTED_AT - timedelta(hours=1)}),
+    ),
+    Attack(
+        "an order is used before its time",
+        "order-in-force",
+        "OrderNotInForceError",
+        Plot(order={"issued_at": GRANTED_AT + timedelta(hours=1)}),
+    ),
+    Attack(
+        "the session goes on after its order has ended",
+        "order-in-force",
+        "OrderNotInForceError",
+        Plot(order={"expires_at": GRANTED_AT + timedelta(hours=12)}),
+    ),
+    Attack(
+        "lambda 2 is so small that T learns nothing of worth",
+        "request-within-policy",
+        "LossWeightError",
+        Plot(config={"mint": CONFIG.mint.model_copy(update={"mint_weight": 0.01})}),
+    ),
+    Attack(
+        "lambda 2 is above what the order allows",
+        "request-within-policy",
+        "LossWeightError",
+        Plot(order={"mint_weight": WeightRange(least=0.1, most=0.5)}),
+    ),
+    Attack(
+        "a modified image is used",
+        "request-within-policy",
+        "ImageNotAllowedError",
+        Plot(order={"images": (digest_of("image"),)}, request={"image_digest": OTHER}),
+    ),
+    Attack(
+        "more epochs than ordered hide the members",
+        "request-within-policy",
+        "ExposureLimitError",
+        Plot(config={"epochs": 201}, segment_records=200),
+        also={"equal-exposure": "what the request asks for was also done: 201 exposures each"},
+    ),
+    Attack(
+        "the control cohorts are taken out of the split",
+        "request-within-policy",
+        "GrantMismatchError",
+        Plot(
+            grant={"split": SplitSizes(told=16, silent=0, told_only=0, external=8, calibration=8)}
+        ),
+    ),
+    Attack(
+        "the developer grants its own session",
+        "grant-signed",
+        "ThresholdError",
+        Plot(grant_key=DEVELOPER_KEY),
+    ),
+    Attack(
+        "the nonce is exchanged for a better one",
+        "grant-signed",
+        "ThresholdError",
+        Plot(grant_after_signing=replaced(digest_of("nonce").encode(), OTHER.encode())),
+    ),
+    Attack(
+        "a grant for another request is used",
+        "grant-matches",
+        "GrantMismatchError",
+        Plot(grant={"request_digest": OTHER}),
+    ),
+    Attack(
+        "a grant under another order is used",
+        "grant-matches",
+        "GrantMismatchError",
+        Plot(grant={"order_digest": OTHER}),
+    ),
+    Attack(
+        "the request was made for another order",
+        "grant-matches",
+        "GrantMismatchError",
+        Plot(request={"order_digest": OTHER}),
+    ),
+    Attack(
+        "the log is kept for a second server",
+        "grant-matches",
+        "GrantMismatchError",
+        Plot(grant={"origin": f"audit.example.com/sessions/{SESSION}"}),
+    ),
+    Attack(
+        "the session key is exchanged after the request",
+        "session-key",
+        "SessionKeyError",
+        Plot(grant={"session_key": STRANGER_KEY.public.hex}, signer=STRANGER_KEY),
+    ),
+    Attack(
+        "a revoked session key is used",
+        "session-key",
+        "SessionKeyError",
+        Plot(trust_root={"revoked_session_keys": (DEVELOPER_KEY.public.hex,)}),
+    ),
+    Attack(
+        "the certificate runs longer than the order allows",
+        "session-key",
+        "SessionKeyError",
+        Plot(grant={"valid_until": GRANTED_AT + timedelta(hours=100)}),
+    ),
+    Attack(
+        "a session key of small order makes signatures that fit any message",
+        "session-key",
+        "WeakKeyError",
+        Plot(request={"session_key": SMALL_ORDER_KEY}),
+        also={"checkpoints-signed": "nothing can be verified under such a key"},
+    ),
+    Attack(
+        "the samples are exchanged after the nonce is known",
+        "samples-committed",
+        "SampleCommitmentError",
+        Plot(request={"pool": commitment(leaves(32, "the pool that was promised"))}),
+    ),
+    Attack(
+        "the test samples are exchanged after the nonce is known",
+        "samples-committed",
+        "SampleCommitmentError",
+        Plot(request={"test": commitment(leaves(8, "the test that was promised"))}),
+    ),
+    Attack(
+        "the test set gets one sample more",
+        "samples-committed",
+        "SampleCommitmentError",
+        Plot(bundle=lambda b: replace(b, test_leaves=b.test_leaves + leaves(1, "one more"))),
+    ),
+    Attack(
+        "a pool sample is left out of the manifest",
+        "samples-committed",
+        "SampleCommitmentError",
+        Plot(bundle=lambda b: replace(b, pool_leaves=b.pool_leaves[:-32])),
+        blinds=frozenset({"schedule", "equal-exposure"}),
+    ),
+    Attack(
+        "checkpoints are signed with a key that nobody certified",
+        "checkpoints-signed",
+        "UnsignedNoteError",
+        Plot(signer=STRANGER_KEY),
+    ),
+    Attack(
+        "checkpoints carry a broken signature of the session key",
+        "checkpoints-signed",
+        "SignatureError",
+        Plot(signed=broken_signature),
+    ),
+    Attack(
+        "checkpoints are cosigned by somebody else in the auditor's name",
+        "checkpoints-cosigned",
+        "UnsignedNoteError",
+        Plot(cosigner=STRANGER_KEY),
+        blinds=NO_AUDITORS_TIME,
+    ),
+    Attack(
+        "one cosignature is there where the auditor demands two",
+        "checkpoints-cosigned",
+        "CosignatureThresholdError",
+        Plot(
+            trust_root={
+                "roles": {
+                    **{r: Role(keyids=(k.public.keyid,)) for r, k in ROLE_KEYS.items()},
+                    "cosigner": Role(
+                        keyids=(ROLE_KEYS["cosigner"].public.keyid, STRANGER_KEY.public.keyid),
+                        threshold=2,
+                    ),
+                }
+            }
+        ),
+        blinds=NO_AUDITORS_TIME,
+    ),
+    Attack(
+        "no checkpoint was ever shown to the auditor",
+        "checkpoints-cosigned",
+        "CheckpointMissingError",
+        Plot(segment_records=100, bundle=lambda b: replace(b, checkpoints=())),
+        also={
+            "checkpoints-signed": "what is not there is not signed either",
+            "checkpoint-roots": "no checkpoint covers the records",
+        },
+        blinds=NO_AUDITORS_TIME,
+    ),
+)
+
+LOG = (
+    Attack(
+        "the log is never sealed",
+        "log-complete",
+        "LogIncompleteError",
+        Plot(story=(drop(is_kind(SealRecord)),), verdicts=()),
+        blinds=NO_CALIBRATION_LEFT | NO_MODEL_LEFT | {"verdicts"},
+    ),
+    Attack(
+        "records follow the seal",
+        "log-complete",
+        "LogIncompleteError",
+        Plot(story=(insert(is_kind(SealRecord), evaluation_record(12, 2)),)),
+    ),
+    Attack(
+        "a sequence number is used twice",
+        "log-complete",
+        "LogIncompleteError",
+        Plot(story=(change(is_step(3), sequence=3),)),
+    ),
+    Attack(
+        "sequence numbers leave out a record that was never sent",
+        "log-complete",
+        "LogIncompleteError",
+        Plot(story=(change(is_kind(SealRecord), sequence=99),)),
+    ),
+    Attack(
+        "the log begins a second time under the same grant",
+        "log-complete",
+        "LogIncompleteError",
+        Plot(story=(lambda story: insert(is_step(4), story[0])(story),)),
+    ),
+    Attack(
+        "NaN hides a diverged training",
+        "log-complete",
+        "RecordFormatError",
+        Plot(line=replaced(b'"task_accuracy":0.5', b'"task_accuracy":NaN'), verdicts=()),
+        blinds=LOG_UNREADABLE,
+    ),
+    Attack(
+        "a record names its batch twice, for two kinds of reader",
+        "log-complete",
+        "RecordFormatError",
+        Plot(line=replaced(b'"batch":', f'"batch":"{OTHER}","batch":'.encode()), verdicts=()),
+        blinds=LOG_UNREADABLE,
+    ),
+    Attack(
+        "a number is larger than any reader holds exactly",
+        "log-complete",
+        "RecordFormatError",
+        Plot(line=replaced(b'"threads":1', b'"threads":' + b"9" * 30), verdicts=()),
+        blinds=LOG_UNREADABLE | {"initial-weights"},
+    ),
+    Attack(
+        "a logged accuracy is edited in the archive",
+        "checkpoint-roots",
+        "CheckpointRootError",
+        Plot(bundle=in_line(3, b'"task_accuracy":0.5', b'"task_accuracy":0.9')),
+    ),
+    Attack(
+        "the last records are covered by no checkpoint",
+        "checkpoint-roots",
+        "CheckpointRootError",
+        Plot(bundle=without_checkpoint(-1)),
+    ),
+    Attack(
+        "two lines of the log are swapped in the archive",
+        "checkpoint-roots",
+        "CheckpointRootError",
+        Plot(bundle=with_lines_swapped(3, 4)),
+        also={
+            "log-complete": "the sequence numbers are swapped with the lines",
+            "schedule": "two steps came in the other order",
+            "times-possible": "so did their times",
+        },
+    ),
+    Attack(
+        "the whole log of another session is replayed",
+        "checkpoint-roots",
+        "CheckpointRootError",
+        Plot(
+            grant={"session_id": OTHER_SESSION, "origin": f"{ORIGIN}/sessions/{OTHER_SESSION}"},
+            bundle=with_log_of_the_honest_session,
+            verdicts=(),
+        ),
+        also={
+            "checkpoints-signed": "the name of the signing key is the origin of the log",
+            "run-identity": "the first record names its own grant",
+            "sealed-weights": "and the sealed description its own session",
+        },
+        blinds=frozenset({"verdicts"}),
+    ),
+    Attack(
+        "the log is forked: two checkpoints of one size",
+        "checkpoint-roots",
+        "CheckpointRootError",
+        Plot(bundle=with_second_history),
+    ),
+    Attack(
+        "checkpoints of another session are replayed",
+        "checkpoint-roots",
+        "CheckpointRootError",
+        Plot(checkpoint=lambda c: replace(c, origin=f"{ORIGIN}/sessions/{OTHER_SESSION}")),
+    ),
+    Attack(
+        "the log is cut off, its checkpoints are kept",
+        "checkpoint-roots",
+        "CheckpointRootError",
+        Plot(bundle=lambda b: replace(b, records=b.records[:-1]), verdicts=()),
+        also={"log-complete": "the end that was cut off held the seal"},
+        blinds=NO_CALIBRATION_LEFT | NO_MODEL_LEFT | {"verdicts"},
+    ),
+    Attack(
+        "the log is written ahead, without receipts",
+        "receipt-interlock",
+        "ReceiptInterlockError",
+        Plot(segment=in_segment(2, lambda records: records[1:])),
+    ),
+    Attack(
+        "a receipt is guessed before the cosignature exists",
+        "receipt-interlock",
+        "ReceiptInterlockError",
+        Plot(
+            segment=in_segment(1, change(is_kind(ReceiptRecord), checkpoint_digest=OTHER)),
+        ),
+    ),
+    Attack(
+        "a receipt is for another checkpoint",
+        "receipt-interlock",
+        "ReceiptInterlockError",
+        Plot(segment=in_segment(2, change(is_kind(ReceiptRecord), checkpoint_size=7))),
+    ),
+    Attack(
+        "a segment is written ahead and its receipt put at the end",
+        "receipt-interlock",
+        "ReceiptInterlockError",
+        Plot(segment=in_segment(1, receipt_last)),
+    ),
+    Attack(
+        "a receipt is logged twice",
+        "receipt-interlock",
+        "ReceiptInterlockError",
+        Plot(segment=in_segment(1, lambda records: [records[0], *records])),
+    ),
+    Attack(
+        "a checkpoint is held back from the bundle",
+        "receipt-interlock",
+        "ReceiptInterlockError",
+        Plot(bundle=without_checkpoint(1)),
+    ),
+    Attack(
+        "the log belongs to another grant",
+        "run-identity",
+        "RunIdentityError",
+        Plot(story=(change(is_kind(GrantRecord), grant_digest=OTHER),)),
+    ),
+    Attack(
+        "other training code was loaded",
+        "run-identity",
+        "RunIdentityError",
+        Plot(story=(change(is_kind(GrantRecord), code_digest=OTHER),)),
+    ),
+    Attack(
+        "another image was run",
+        "run-identity",
+        "RunIdentityError",
+        Plot(story=(change(is_kind(GrantRecord), image_digest=OTHER),)),
+    ),
+    Attack(
+        "a run without container claims to have been in one",
+        "run-identity",
+        "RunIdentityError",
+        Plot(story=(change(is_kind(GrantRecord), mode="container"),)),
+    ),
+    Attack(
+        "the run was resumed on another machine",
+        "run-identity",
+        "RunIdentityError",
+        Plot(
+            story=(
+                crash(is_step(7), 5),
+                change(
+                    is_kind(ResumeRecord),
+                    environment=ENVIRONMENT.model_copy(update={"device": "cuda"}),
+                ),
+            )
+        ),
+    ),
+    Attack(
+        "a smaller lambda 2 than granted is used",
+        "mint-trained",
+        "MintTrainingError",
+        Plot(story=(with_weights(1.0, 0.5),)),
+    ),
+    Attack(
+        "a larger lambda 1 than granted drowns T",
+        "mint-trained",
+        "MintTrainingError",
+        Plot(story=(with_weights(100.0, 1.0),)),
+    ),
+    Attack(
+        "T is not trained: its loss stays where it was",
+        "mint-trained",
+        "MintTrainingError",
+        Plot(losses=lambda step: (2.3 * 0.9**step, 0.69)),
+    ),
+    Attack(
+        "T is untrained again at the end",
+        "mint-trained",
+        "MintTrainingError",
+        Plot(config={"batch_size": 14, "epochs": 4}, losses=losses_that_rise_again),
+    ),
+    Attack(
+        "a cross-entropy is negative",
+        "numbers-possible",
+        "ImpossibleNumberError",
+        Plot(losses=lambda step: (2.3 * 0.9**step, 0.69 - 0.1 * step)),
+    ),
+    Attack(
+        "a loss is so large that Eq. 1 overflows and any objective would fit",
+        "numbers-possible",
+        "ImpossibleNumberError",
+        Plot(
+            losses=lambda step: (0.01, 0.69 * 0.9**step),
+            story=(change(is_step(8), task_loss=1e308, objective=1.0),),
+        ),
+    ),
+    Attack(
+        "an objective is not Eq. 1 of its losses",
+        "numbers-possible",
+        "ImpossibleNumberError",
+        Plot(story=(change(is_step(8), objective=0.1),)),
+    ),
+    Attack(
+        "the agent's clock runs an hour ahead",
+        "times-possible",
+        "ImpossibleTimeError",
+        Plot(
+            story=(shift_clock(lambda _record: True, 3600),),
+            cosigned_at=lambda number, seconds: seconds - 3600,
+        ),
+    ),
+    Attack(
+        "records were written before the session was granted",
+        "times-possible",
+        "ImpossibleTimeError",
+        Plot(
+            story=(shift_clock(is_kind(GrantRecord), -3600),),
+        ),
+    ),
+    Attack(
+        "the clock is set back in between",
+        "times-possible",
+        "ImpossibleTimeError",
+        Plot(story=(shift_clock(is_step(6), -1.0),)),
+    ),
+    Attack(
+        "the auditor's key cosigns after the session has expired",
+        "times-possible",
+        "ImpossibleTimeError",
+        Plot(grant={"valid_until": GRANTED_AT + timedelta(seconds=13)}),
+    ),
+    Attack(
+        "cosignatures run backwards",
+        "times-possible",
+        "ImpossibleTimeError",
+        Plot(cosigned_at=lambda number, seconds: seconds - 30 * number),
+    ),
+    Attack(
+        "a cosignature is from the end of all time",
+        "times-possible",
+        "ImpossibleTimeError",
+        Plot(cosigned_at=lambda number, seconds: 2**62, verdicts=()),
+        blinds=frozenset({"verdicts"}),
+    ),
+    Attack(
+        "states are saved less often than granted",
+        "states",
+        "StateError",
+        Plot(story=(drop(is_state(5)),)),
+    ),
+    Attack(
+        "the initial state is never committed",
+        "states",
+        "StateError",
+        Plot(story=(drop(is_state(0)),)),
+        blinds=frozenset({"initial-weights"}),
+    ),
+    Attack(
+        "a state is saved for a step that was not done yet",
+        "states",
+        "StateError",
+        Plot(story=(swap(is_state(5), is_step(5)),)),
+    ),
+    Attack(
+        "the run resumes from a state that never was",
+        "states",
+        "StateError",
+        Plot(story=(crash(is_step(7), 5, state_digest=OTHER),)),
+    ),
+    Attack(
+        "the run resumes from a state that an earlier resume has discarded",
+        "states",
+        "StateError",
+        Plot(
+            story=(
+                crash(is_step(11), 10),
+                lambda story: insert(is_kind(ResumeRecord), *_resumes_to_discarded(story))(story),
+            )
+        ),
+        also={"schedule": "a resume can't go to a step that the log doesn't stand at"},
+    ),
+    Attack(
+        "the model is exchanged between two steps",
+        "states",
+        "StateError",
+        Plot(story=(insert(is_state(10), state_record(10, OTHER)),)),
+    ),
+    Attack(
+        "M is fine-tuned after the last state",
+        "states",
+        "StateError",
+        Plot(story=(change(is_state(12), weights_digest=OTHER),)),
+    ),
+    Attack(
+        "the seal speaks of an earlier step",
+        "states",
+        "StateError",
+        Plot(story=(change(is_kind(SealRecord), step=10),)),
+    ),
+    Attack(
+        "calibration scores are committed twice",
+        "calibration-committed",
+        "CalibrationError",
+        Plot(story=(calibration_again,)),
+    ),
+    Attack(
+        "calibration scores of an earlier model are committed",
+        "calibration-committed",
+        "CalibrationError",
+        Plot(story=(calibration_before(12),)),
+    ),
+    Attack(
+        "the committed scores are fewer than C",
+        "calibration-committed",
+        "CalibrationError",
+        Plot(story=(change(is_kind(CalibrationRecord), calibration_size=7),)),
+    ),
+    Attack(
+        "other scores are sealed than were committed",
+        "calibration-committed",
+        "CalibrationError",
+        Plot(story=(change(is_kind(CalibrationRecord), scores_digest=OTHER),)),
+    ),
+    Attack(
+        "members are hidden: a batch has other samples",
+        "schedule",
+        "ScheduleError",
+        Plot(story=(change(is_step(6), batch=OTHER),)),
+    ),
+    Attack(
+        "two batches change places",
+        "schedule",
+        "ScheduleError",
+        Plot(story=(swap_batches(2, 3),)),
+    ),
+    Attack(
+        "two steps of the log change places",
+        "schedule",
+        "ScheduleError",
+        Plot(story=(swap(is_step(7), is_step(8)),)),
+    ),
+    Attack(
+        "a step is left out of the log",
+        "schedule",
+        "ScheduleError",
+        Plot(story=(drop(is_step(7)),)),
+    ),
+    Attack(
+        "epochs come in another order",
+        "schedule",
+        "ScheduleError",
+        Plot(story=(change(is_step(5), epoch=2),)),
+    ),
+    Attack(
+        "the model is trained one step more",
+        "schedule",
+        "ScheduleError",
+        Plot(story=(extra_step, renumber_final(13))),
+    ),
+    Attack(
+        "another learning rate is used",
+        "schedule",
+        "ScheduleError",
+        Plot(story=(change(is_step(6), learning_rate=0.2),)),
+    ),
+    Attack(
+        "the log is sealed an epoch too early",
+        "schedule",
+        "ScheduleError",
+        Plot(stop_after=8),
+    ),
+    Attack(
+        "a resume hides the steps that it discards",
+        "schedule",
+        "ScheduleError",
+        Plot(story=(crash(is_step(7), 5, discarded_steps=0),)),
+    ),
+    Attack(
+        "the samples of a broken epoch are shown more often than others",
+        "equal-exposure",
+        "ExposureError",
+        Plot(stop_after=10),
+        also={"schedule": "batches follow the nonce, so exposure differs only in a broken epoch"},
+    ),
+)
+
+
+def _resumes_to_discarded(story: list[Record]) -> tuple[Record, ...]:
+    """From step 10 back to 5, and forward again to the state of step 10 that this discarded."""
+    resume = next(record for record in story if isinstance(record, ResumeRecord))
+    five = next(r for r in story if isinstance(r, StateRecord) and r.step == 5)
+    back = resume.model_copy(
+        update={"step": 5, "discarded_steps": 5, "state_digest": five.state_digest}
+    )
+    return back, resume.model_copy(update={"discarded_steps": 0})
+
+
+MODEL = (
+    Attack(
+        "training starts from weights that were trained before",
+        "initial-weights",
+        "InitialWeightsError",
+        Plot(story=(change(is_state(0), weights_digest=OTHER),)),
+    ),
+    Attack(
+        "M+ is fine-tuned after sealing",
+        "sealed-weights",
+        "SealedWeightsError",
+        Plot(bundle=lambda b: replace(b, weights=save({"weight": np.ones(4, np.float32)}))),
+    ),
+    Attack(
+        "the description is exchanged after sealing",
+        "sealed-weights",
+        "SealedWeightsError",
+        Plot(
+            bundle=lambda b: replace(
+                b, description=(b.description or b"").replace(b'"mean":[0.5]', b'"mean":[0.4]')
+            )
+        ),
+    ),
+    Attack(
+        "the sealed description is of another session",
+        "sealed-weights",
+        "SealedWeightsError",
+        Plot(description={"session_id": OTHER_SESSION}),
+    ),
+    Attack(
+        "the sealed description reads other taps than were granted",
+        "sealed-weights",
+        "SealedWeightsError",
+        Plot(description={"taps": TapConfig(setup="output")}),
+    ),
+    Attack(
+        "the sealed description names another T",
+        "sealed-weights",
+        "SealedWeightsError",
+        Plot(description={"mint": CONFIG.mint.model_copy(update={"channels": 1})}),
+    ),
+    Attack(
+        "the sealed description names other weights",
+        "sealed-weights",
+        "SealedWeightsError",
+        Plot(description={"weights_digest": OTHER}),
+    ),
+    Attack(
+        "the scores file is exchanged after sealing",
+        "calibration-scores",
+        "CalibrationScoresError",
+        Plot(bundle=add_scores),
+    ),
+    Attack(
+        "the sealed scores are fewer than C",
+        "calibration-scores",
+        "CalibrationScoresError",
+        Plot(scores=with_scores(calibration=honest_calibration()[:7])),
+    ),
+    Attack(
+        "a score of C that is not a number ranks below everything",
+        "calibration-scores",
+        "CalibrationScoresError",
+        Plot(scores=with_scores(calibration=calibration_with(np.nan)), verdicts=()),
+        blinds=frozenset({"verdicts"}),
+    ),
+    Attack(
+        "an infinite score of C ranks above every member",
+        "calibration-scores",
+        "CalibrationScoresError",
+        Plot(scores=with_scores(calibration=calibration_with(np.inf)), verdicts=()),
+        blinds=frozenset({"verdicts"}),
+    ),
+    Attack(
+        "scores of C without a shape stop the verifier",
+        "calibration-scores",
+        "CalibrationScoresError",
+        Plot(scores=with_scores(calibration=np.array(1.0, dtype=np.float32)), verdicts=()),
+        blinds=frozenset({"verdicts"}),
+    ),
+    Attack(
+        "the scores of C are not in the file",
+        "calibration-scores",
+        "CalibrationScoresError",
+        Plot(scores=with_scores(told=honest_calibration()), verdicts=()),
+        blinds=frozenset({"verdicts"}),
+    ),
+    Attack(
+        "a verdict is signed by the developer",
+        "verdicts",
+        "ThresholdError",
+        one_verdict(key=DEVELOPER_KEY),
+    ),
+    Attack(
+        "a verdict about another model is shown",
+        "verdicts",
+        "VerdictError",
+        one_verdict(weights_digest=OTHER),
+    ),
+    Attack(
+        "a verdict rests on another calibration",
+        "verdicts",
+        "VerdictError",
+        one_verdict(scores_digest=OTHER),
+    ),
+    Attack(
+        "a verdict of another session is shown",
+        "verdicts",
+        "VerdictError",
+        one_verdict(session_id=OTHER_SESSION),
+    ),
+    Attack(
+        "a p-value is forged, and its outcome with it",
+        "verdicts",
+        "VerdictError",
+        one_verdict(p_value=0.9, outcome="not_shown"),
+    ),
+    Attack(
+        "a p-value claims more calibration samples than there are",
+        "verdicts",
+        "VerdictError",
+        one_verdict(calibration_size=999),
+    ),
+    Attack(
+        "a member is called not shown",
+        "verdicts",
+        "VerdictError",
+        one_verdict(outcome="not_shown"),
+    ),
+    Attack(
+        "a stranger is called a member",
+        "verdicts",
+        "VerdictError",
+        one_verdict(score=-1.0, outcome="member"),
+    ),
+    Attack(
+        "a verdict is older than the seal",
+        "verdicts",
+        "VerdictError",
+        one_verdict(issued_at=GRANTED_AT),
+    ),
+    Attack(
+        "something unsigned is written beside a verdict's signature",
+        "verdicts",
+        "EnvelopeFormatError",
+        Plot(
+            bundle=lambda b: replace(
+                b, verdicts=(b.verdicts[0], b.verdicts[1][:-1] + b',"zzz":"but see below"}')
+            )
+        ),
+    ),
+)
+
+ATTACKS = (*DOCUMENTS, *LOG, *MODEL)

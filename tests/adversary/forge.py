@@ -1,0 +1,559 @@
+"""A whole session's evidence, honest or forged: real keys and signatures, no model and no server.
+
+A `Plot` says where a session departs from an honest one. `stage` plays it: every later step builds
+on the forged one as an attacker would who holds all the keys, so that digests, signatures, tree and
+receipts stay consistent, and only the check that the plot is aimed at can notice.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from safetensors.numpy import save
+
+from auditkit.evidence import dsse, merkle, notes, statements
+from auditkit.evidence.bundle import Bundle
+from auditkit.evidence.canonical import sha256_hex, to_bytes
+from auditkit.evidence.derivation import (
+    LEAF_BYTES,
+    Schedule,
+    batch_digest,
+    derive_split,
+    initialisation_seed,
+    learning_rate,
+)
+from auditkit.evidence.keys import SigningKey
+from auditkit.evidence.policy import split_sizes
+from auditkit.evidence.verify import COSIGNER_SUFFIX, verify_bundle
+from schemas import (
+    AuditOrder,
+    CalibrationRecord,
+    CohortMetrics,
+    Environment,
+    EvaluationRecord,
+    FlaggedRate,
+    GrantRecord,
+    MembershipVerdict,
+    ModelConfig,
+    ModelDescription,
+    Normalisation,
+    OptimiserConfig,
+    RateEstimate,
+    ReceiptRecord,
+    Record,
+    ResumeRecord,
+    Role,
+    RoleName,
+    SampleCommitment,
+    SealRecord,
+    SessionGrant,
+    SessionRequest,
+    SplitFractions,
+    StateRecord,
+    StepRecord,
+    TrainingConfig,
+    TrustRoot,
+    VerificationReport,
+)
+
+Changes = dict[str, Any]
+StoryEdit = Callable[[list[Record]], list[Record]]
+
+
+def fixed_key(name: str) -> SigningKey:
+    """The same key in every run, so that a failing seed can be repeated."""
+    return SigningKey(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(digest_of(name))))
+
+
+def digest_of(text: str) -> str:
+    return sha256_hex(text.encode())
+
+
+ROLE_KEYS: dict[RoleName, SigningKey] = {
+    role: fixed_key(role) for role in ("root", "order", "session", "cosigner", "verdict")
+}
+DEVELOPER_KEY = fixed_key("developer")
+STRANGER_KEY = fixed_key("stranger")
+
+GRANTED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+FIRST_RECORD_MS = 10_000  # after the grant
+RECORD_EVERY_MS = 100
+ORIGIN = "audit.example.org"
+SESSION = "20260301-abcdef"
+POOL_SIZE = 32
+TEST_SIZE = 8
+SEGMENT_RECORDS = 7
+ENVIRONMENT = Environment(
+    python="3.11.7",
+    torch="2.10.0",
+    torchvision="0.25.0",
+    timm="1.0.15",
+    auditkit="0.1.0",
+    platform="Linux x86_64",
+    cpu_capability="AVX2",
+    threads=1,
+    device="cpu",
+)
+CONFIG = TrainingConfig(
+    name="digits",
+    model=ModelConfig(architecture="resnet18", classes=10, channels=1, height=8, width=8),
+    optimiser=OptimiserConfig(learning_rate=0.1),
+    epochs=3,
+    batch_size=4,
+    external_batch_size=3,
+    state_interval_steps=5,
+)
+
+
+def leaves(count: int, domain: str) -> bytes:
+    return b"".join(bytes.fromhex(digest_of(f"{domain} {index}")) for index in range(count))
+
+
+def commitment(data: bytes) -> SampleCommitment:
+    table = [data[start : start + LEAF_BYTES] for start in range(0, len(data), LEAF_BYTES)]
+    return SampleCommitment(root=merkle.root(table).hex(), size=len(table))
+
+
+def rebuilt_weights(request: SessionRequest, seed: int) -> str:
+    """Stands in for building the network: the digest of its initial weights."""
+    return digest_of(f"weights of {request.config.model.architecture} from seed {seed}")
+
+
+def honest_calibration() -> np.ndarray:
+    return np.linspace(-2.0, 1.0, 8, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class VerdictPlot:
+    """One query: its score, and where its verdict departs from an honest one."""
+
+    score: float
+    changes: Changes = field(default_factory=dict)
+    key: SigningKey = ROLE_KEYS["verdict"]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Where a session departs from an honest one; the fields come in the order of the story."""
+
+    trust_root: Changes = field(default_factory=dict)
+    order: Changes = field(default_factory=dict)
+    order_key: SigningKey = ROLE_KEYS["order"]
+    order_after_signing: Callable[[bytes], bytes] = lambda payload: payload
+    config: Changes = field(default_factory=dict)
+    request: Changes = field(default_factory=dict)
+    request_bytes: Callable[[bytes], bytes] = lambda data: data
+    grant: Changes = field(default_factory=dict)
+    grant_key: SigningKey = ROLE_KEYS["session"]
+    grant_after_signing: Callable[[bytes], bytes] = lambda payload: payload
+    losses: Callable[[int], tuple[float, float]] = lambda step: (
+        2.3 * 0.9 ** (step - 1),
+        0.69 * 0.95 ** (step - 1),
+    )
+    stop_after: int | None = None
+    scores: Callable[[], dict[str, np.ndarray]] = lambda: {
+        "score/calibration": honest_calibration()
+    }
+    description: Changes = field(default_factory=dict)
+    story: tuple[StoryEdit, ...] = ()
+    segment_records: int = SEGMENT_RECORDS
+    segment: Callable[[int, list[Record]], list[Record]] = lambda _number, records: records
+    line: Callable[[bytes], bytes] = lambda line: line
+    checkpoint: Callable[[notes.Checkpoint], notes.Checkpoint] = lambda checkpoint: checkpoint
+    signer: SigningKey = DEVELOPER_KEY
+    signed: Callable[[notes.Note], notes.Note] = lambda note: note
+    cosigner: SigningKey = ROLE_KEYS["cosigner"]
+    cosigned_at: Callable[[int, int], int] = lambda _number, seconds: seconds
+    verdicts: tuple[VerdictPlot, ...] = (VerdictPlot(2.0), VerdictPlot(-1.0))
+    bundle: Callable[[Bundle], Bundle] = lambda bundle: bundle
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the verifier is given."""
+
+    bundle: Bundle
+    trust_root: TrustRoot
+
+    def report(self, *, rebuild: bool = True) -> VerificationReport:
+        return verify_bundle(
+            self.bundle,
+            self.trust_root,
+            now=GRANTED_AT + timedelta(days=30),
+            initial_weights=rebuilt_weights if rebuild else None,
+        )
+
+
+def stage(plot: Plot) -> Evidence:
+    """Play a plot from the trust root to the last verdict."""
+    trust_root = _trust_root(plot)
+    order, order_bytes, order_digest = _order(plot)
+    pool_leaves, test_leaves = leaves(POOL_SIZE, "pool"), leaves(TEST_SIZE, "test")
+    request = SessionRequest(
+        **{
+            "order_digest": order_digest,
+            "developer": order.developer,
+            "config": CONFIG.model_copy(update=plot.config),
+            "code_digest": digest_of("code"),
+            "image_digest": None,
+            "pool": commitment(pool_leaves),
+            "test": commitment(test_leaves),
+            "session_key": DEVELOPER_KEY.public.hex,
+            "environment": ENVIRONMENT,
+            "requested_at": GRANTED_AT - timedelta(seconds=1),
+            **plot.request,
+        }
+    )
+    request_bytes = plot.request_bytes(to_bytes(request))
+    grant, grant_bytes, grant_digest = _grant(plot, order, request, request_bytes, order_digest)
+    weights = save({"weight": np.arange(4, dtype=np.float32)})
+    scores = save(plot.scores())
+    description = to_bytes(_description(plot, request, grant, weights))
+    seal = SealRecord(
+        sequence=0,
+        time_ms=0,
+        step=0,
+        weights_digest=sha256_hex(weights),
+        description_digest=sha256_hex(description),
+        scores_digest=sha256_hex(scores),
+    )
+    story = honest_story(request, grant, grant_digest, pool_leaves, seal, plot)
+    for edit in plot.story:
+        story = edit(story)
+    lines, checkpoints, last_time = _log(plot, story, grant.origin)
+    verdicts = tuple(
+        _verdict(number, verdict, grant, seal, plot, last_time)
+        for number, verdict in enumerate(plot.verdicts)
+    )
+    bundle = Bundle(
+        order=order_bytes,
+        request=request_bytes,
+        grant=grant_bytes,
+        records=tuple(lines),
+        checkpoints=tuple(checkpoints),
+        pool_leaves=pool_leaves,
+        test_leaves=test_leaves,
+        weights=weights,
+        description=description,
+        scores=scores,
+        verdicts=verdicts,
+    )
+    return Evidence(plot.bundle(bundle), trust_root)
+
+
+def _trust_root(plot: Plot) -> TrustRoot:
+    keys = (*ROLE_KEYS.values(), STRANGER_KEY)
+    return TrustRoot(
+        **{
+            "auditor": "The Auditor",
+            "origin": ORIGIN,
+            "version": 1,
+            "issued_at": GRANTED_AT - timedelta(days=100),
+            "expires_at": GRANTED_AT + timedelta(days=1000),
+            "keys": {key.public.keyid: key.public.hex for key in keys},
+            "roles": {role: Role(keyids=(key.public.keyid,)) for role, key in ROLE_KEYS.items()},
+            **plot.trust_root,
+        }
+    )
+
+
+def _sealed_envelope(
+    payload: bytes, key: SigningKey, after_signing: Callable[[bytes], bytes]
+) -> dsse.Envelope:
+    envelope = dsse.sign(payload, [key])
+    return replace(envelope, payload=after_signing(payload))
+
+
+def _order(plot: Plot) -> tuple[AuditOrder, bytes, str]:
+    order = AuditOrder(
+        **{
+            "order_id": "digits-2026",
+            "auditor": "The Auditor",
+            "developer": "Example Imaging Ltd",
+            "purpose": "check a classifier of handwritten digits",
+            "issued_at": GRANTED_AT - timedelta(days=1),
+            "expires_at": GRANTED_AT + timedelta(days=30),
+            "split": SplitFractions(
+                external=0.25, calibration=0.25, silent=0.125, told_only=0.0625
+            ),
+            "least_calibration_samples": 8,
+            "allow_without_container": True,
+            **plot.order,
+        }
+    )
+    subjects = statements.subject("order", order.order_id, order)
+    payload = statements.make(statements.ORDER_PREDICATE, order, subjects)
+    envelope = _sealed_envelope(payload, plot.order_key, plot.order_after_signing)
+    return order, envelope.to_bytes(), sha256_hex(envelope.payload)
+
+
+def _grant(
+    plot: Plot,
+    order: AuditOrder,
+    request: SessionRequest,
+    request_bytes: bytes,
+    order_digest: str,
+) -> tuple[SessionGrant, bytes, str]:
+    honest = SessionGrant(
+        session_id=SESSION,
+        origin=f"{ORIGIN}/sessions/{SESSION}",
+        request_digest=sha256_hex(request_bytes),
+        order_digest=order_digest,
+        nonce=digest_of("nonce"),
+        split=split_sizes(order.split, request.pool.size),
+        session_key=request.session_key,
+        valid_from=GRANTED_AT,
+        valid_until=GRANTED_AT + timedelta(hours=24),
+    )
+    grant = honest.model_copy(update=plot.grant)
+    subjects = statements.subject("grant", grant.session_id, grant)
+    payload = statements.make(statements.GRANT_PREDICATE, grant, subjects)
+    envelope = _sealed_envelope(payload, plot.grant_key, plot.grant_after_signing)
+    # The run follows what the envelope says in the end.
+    final = statements.parse(envelope.payload, statements.GRANT_PREDICATE, SessionGrant)
+    return final, envelope.to_bytes(), sha256_hex(envelope.payload)
+
+
+def _description(
+    plot: Plot, request: SessionRequest, grant: SessionGrant, weights: bytes
+) -> ModelDescription:
+    return ModelDescription(
+        **{
+            "session_id": grant.session_id,
+            "model": request.config.model,
+            "taps": request.config.taps,
+            "mint": request.config.mint,
+            "normalisation": Normalisation(mean=(0.5,), std=(0.25,)),
+            "class_names": tuple("0123456789"),
+            "weights_digest": sha256_hex(weights),
+            "parameters": 4,
+            **plot.description,
+        }
+    )
+
+
+# -- the story: what a training records ------------------------------------------------------------
+
+
+def honest_story(
+    request: SessionRequest,
+    grant: SessionGrant,
+    grant_digest: str,
+    pool_leaves: bytes,
+    seal: SealRecord,
+    plot: Plot,
+) -> list[Record]:
+    """The records of a whole training in their order, with times and without sequence numbers."""
+    config = request.config
+    nonce = bytes.fromhex(grant.nonce)
+    schedule = Schedule(
+        nonce=nonce,
+        split=derive_split(nonce, grant.split),
+        batch_size=config.batch_size,
+        external_batch_size=config.external_batch_size,
+        epochs=config.epochs,
+    )
+    last = plot.stop_after or schedule.total_steps
+    common = {"sequence": 0, "time_ms": 0}
+    story: list[Record] = [
+        GrantRecord(
+            grant_digest=grant_digest,
+            code_digest=request.code_digest,
+            image_digest=request.image_digest,
+            mode="process" if request.image_digest is None else "container",
+            environment=request.environment,
+            **common,
+        ),
+        state_record(0, rebuilt_weights(request, initialisation_seed(nonce))),
+    ]
+    for plan in schedule.steps():
+        if plan.step > last:
+            break
+        task, mint = plot.losses(plan.step)
+        task0, mint0 = plot.losses(1)
+        weights = config.mint
+        story.append(
+            StepRecord(
+                step=plan.step,
+                epoch=plan.epoch,
+                batch=batch_digest(pool_leaves, plan),
+                task_loss=task,
+                mint_loss=mint,
+                objective=weights.task_weight * task / task0 + weights.mint_weight * mint / mint0,
+                task_accuracy=0.5,
+                mint_accuracy=0.5,
+                learning_rate=learning_rate(config.optimiser, plan.step, schedule.total_steps),
+                task_weight=weights.task_weight,
+                mint_weight=weights.mint_weight,
+                **common,
+            )
+        )
+        if plan.step == last:
+            story.append(state_record(plan.step, seal.weights_digest))
+        elif plan.step % config.state_interval_steps == 0:
+            story.append(state_record(plan.step, digest_of(f"weights {plan.step}")))
+        if plan.step % schedule.steps_per_epoch == 0:
+            story.append(evaluation_record(plan.step, plan.epoch))
+    story += [
+        CalibrationRecord(
+            scores_digest=seal.scores_digest, calibration_size=grant.split.calibration, **common
+        ),
+        seal.model_copy(update={"step": last}),
+    ]
+    start = int(GRANTED_AT.timestamp() * 1000) + FIRST_RECORD_MS
+    return [
+        record.model_copy(update={"time_ms": start + index * RECORD_EVERY_MS})
+        for index, record in enumerate(story)
+    ]
+
+
+def state_record(step: int, weights_digest: str, time_ms: int = 0) -> StateRecord:
+    return StateRecord(
+        sequence=0,
+        time_ms=time_ms,
+        step=step,
+        state_digest=digest_of(f"state {step} {weights_digest}"),
+        weights_digest=weights_digest,
+    )
+
+
+def evaluation_record(step: int, epoch: int, time_ms: int = 0) -> EvaluationRecord:
+    rate = RateEstimate(successes=5, trials=10, value=0.5, low=0.2, high=0.8)
+    metrics = CohortMetrics(
+        cohort="told",
+        size=10,
+        auc=0.75,
+        flagged=(FlaggedRate(false_positive_rate=0.1, flagged=rate),),
+        task_accuracy=rate,
+        task_loss=1.0,
+    )
+    return EvaluationRecord(sequence=0, time_ms=time_ms, step=step, epoch=epoch, cohorts=(metrics,))
+
+
+def is_step(step: int) -> Callable[[Record], bool]:
+    return lambda record: isinstance(record, StepRecord) and record.step == step
+
+
+def is_state(step: int) -> Callable[[Record], bool]:
+    return lambda record: isinstance(record, StateRecord) and record.step == step
+
+
+def is_kind(kind: type[Record]) -> Callable[[Record], bool]:
+    return lambda record: isinstance(record, kind)
+
+
+def change(which: Callable[[Record], bool], **fields: Any) -> StoryEdit:
+    """Change fields of the records that are meant, unchecked by the schema, as a forger would."""
+    return lambda story: [
+        record.model_copy(update=fields) if which(record) else record for record in story
+    ]
+
+
+def drop(which: Callable[[Record], bool]) -> StoryEdit:
+    return lambda story: [record for record in story if not which(record)]
+
+
+def insert(after: Callable[[Record], bool], *new: Record) -> StoryEdit:
+    """Insert records after the last one that is meant, at its time."""
+
+    def edit(story: list[Record]) -> list[Record]:
+        place = max(index for index, record in enumerate(story) if after(record))
+        time_ms = story[place].time_ms
+        timed = [record.model_copy(update={"time_ms": time_ms}) for record in new]
+        return [*story[: place + 1], *timed, *story[place + 1 :]]
+
+    return edit
+
+
+def crash(died_at: Callable[[Record], bool], resume_from: int, **changes: Any) -> StoryEdit:
+    """The run dies after a record, goes on from a saved state, and does anew what lies between."""
+
+    def edit(story: list[Record]) -> list[Record]:
+        died = next(index for index, record in enumerate(story) if died_at(record))
+        saved, state = next(
+            (index, record)
+            for index, record in enumerate(story)
+            if isinstance(record, StateRecord) and record.step == resume_from
+        )
+        reached = max(r.step for r in story[: died + 1] if isinstance(r, StepRecord))
+        resume = ResumeRecord(
+            sequence=0,
+            time_ms=story[died].time_ms,
+            step=resume_from,
+            state_digest=state.state_digest,
+            discarded_steps=reached - resume_from,
+            environment=ENVIRONMENT,
+        ).model_copy(update=changes)
+        # What is done anew happens later than what was lost.
+        delay = story[died].time_ms - story[saved].time_ms
+        again = [
+            record.model_copy(update={"time_ms": record.time_ms + delay})
+            for record in story[saved + 1 :]
+        ]
+        return [*story[: died + 1], resume, *again]
+
+    return edit
+
+
+# -- the log: sequence numbers, receipts, checkpoints ----------------------------------------------
+
+
+def _log(plot: Plot, story: Sequence[Record], origin: str) -> tuple[list[bytes], list[bytes], int]:
+    lines: list[bytes] = []
+    checkpoints: list[bytes] = []
+    cosigned_at = 0
+    for number, start in enumerate(range(0, len(story), plot.segment_records)):
+        records = list(story[start : start + plot.segment_records])
+        if checkpoints:
+            receipt = ReceiptRecord(
+                sequence=0,
+                time_ms=records[0].time_ms,
+                checkpoint_size=len(lines),
+                checkpoint_digest=sha256_hex(checkpoints[-1]),
+            )
+            records = [receipt, *records]
+        for record in plot.segment(number, records):
+            # A record that a forger has numbered keeps its number.
+            sequence = record.sequence or len(lines)
+            placed = record.model_copy(update={"sequence": sequence})
+            lines.append(plot.line(to_bytes(placed)))
+        checkpoint = plot.checkpoint(notes.Checkpoint(origin, len(lines), merkle.root(lines)))
+        note = plot.signed(notes.sign(checkpoint.to_text(), origin, plot.signer))
+        cosigned_at = plot.cosigned_at(number, math.ceil(records[-1].time_ms / 1000) + 1)
+        cosigned = notes.cosign(note, ORIGIN + COSIGNER_SUFFIX, plot.cosigner, cosigned_at)
+        checkpoints.append(cosigned.to_bytes())
+    return lines, checkpoints, cosigned_at
+
+
+def _verdict(
+    number: int,
+    plot: VerdictPlot,
+    grant: SessionGrant,
+    seal: SealRecord,
+    session: Plot,
+    last_time: int,
+) -> bytes:
+    calibration = session.scores()["score/calibration"]
+    rate = 0.2
+    p_value = (1 + int((calibration >= np.float32(plot.score)).sum())) / (len(calibration) + 1)
+    honest = MembershipVerdict(
+        verdict_id=f"{grant.session_id}-{number}",
+        session_id=grant.session_id,
+        weights_digest=seal.weights_digest,
+        scores_digest=seal.scores_digest,
+        sample_digest=digest_of(f"sample {number}"),
+        score=plot.score,
+        p_value=p_value,
+        calibration_size=len(calibration),
+        false_positive_rate=rate,
+        outcome="member" if p_value <= rate else "not_shown",
+        issued_at=datetime.fromtimestamp(last_time, UTC) + timedelta(hours=1),
+    )
+    verdict = honest.model_copy(update=plot.changes)
+    subjects = statements.subject("verdict", verdict.verdict_id, verdict)
+    payload = statements.make(statements.VERDICT_PREDICATE, verdict, subjects)
+    return dsse.sign(payload, [plot.key]).to_bytes()

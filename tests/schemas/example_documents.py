@@ -1,0 +1,254 @@
+"""One complete example of every public document, by name."""
+
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+from schemas import (
+    AppendReceipt,
+    AppendRequest,
+    AssuranceLevel,
+    Attestation,
+    AuditOrder,
+    CalibrationRecord,
+    CohortMetrics,
+    Environment,
+    EvaluationRecord,
+    Finding,
+    FlaggedRate,
+    GrantRecord,
+    MembershipVerdict,
+    MintConfig,
+    ModelConfig,
+    ModelDescription,
+    Normalisation,
+    OptimiserConfig,
+    RateEstimate,
+    ReceiptRecord,
+    ResumeRecord,
+    Role,
+    SampleCommitment,
+    SealRecord,
+    SessionGrant,
+    SessionRequest,
+    SplitFractions,
+    SplitSizes,
+    StateRecord,
+    StepRecord,
+    TapConfig,
+    TrainingConfig,
+    TrustRoot,
+    VerificationReport,
+    WeightRange,
+)
+from schemas.base import Schema
+from schemas.wire import OrderSummary, Problem, SessionOpening, SessionStatus
+
+ISSUED = datetime(2026, 3, 2, 9, 30, 0, 250_000, tzinfo=UTC)
+TIME_MS = int(ISSUED.timestamp() * 1000)
+FIRST, SECOND, THIRD = "1a" * 32, "2b" * 32, "3c" * 32
+SESSION = "20260302-0123456789ab"
+
+ENVIRONMENT = Environment(
+    python="3.11.7",
+    torch="2.10.0",
+    torchvision="0.25.0",
+    timm="1.0.20",
+    auditkit="0.1.0",
+    platform="Linux x86_64",
+    cpu_capability="AVX2",
+    threads=2,
+    device="cpu",
+)
+CONFIG = TrainingConfig(
+    name="retina-screening",
+    model=ModelConfig(
+        architecture="resnet18",
+        arguments={"layers": (1, 1, 1, 1), "drop_rate": 0.1, "act": "relu", "aa": False},
+        classes=10,
+        channels=3,
+        height=32,
+        width=32,
+        stem_stride=1,
+    ),
+    taps=TapConfig(setup="named", modules=("layer2.0", "layer3.0")),
+    mint=MintConfig(dropout=0.1),
+    optimiser=OptimiserConfig(learning_rate=0.05, l2=5e-4),
+    epochs=3,
+    batch_size=32,
+    external_batch_size=16,
+    augmentation="flip_shift",
+)
+FINDING = Finding(
+    check="schedule", claim="a claim", outcome="failed", detail="a detail", error="ScheduleError"
+)
+ESTIMATE = RateEstimate(successes=9, trials=10, value=0.9, low=0.55, high=0.9975)
+
+DOCUMENTS: tuple[Schema, ...] = (
+    AuditOrder(
+        order_id="retina-2026",
+        auditor="Data Protection Authority",
+        developer="Example Imaging Ltd",
+        purpose="Prüfung nach Aktenzeichen 7/26 — Netzhautbilder",
+        issued_at=ISSUED,
+        expires_at=ISSUED + timedelta(days=90),
+        split=SplitFractions(external=0.4, calibration=0.2, silent=0.05, told_only=0.05),
+        architectures=("resnet18",),
+        mint_weight=WeightRange(least=0.5, most=2.0),
+        images=(FIRST,),
+        code_digests=(SECOND,),
+    ),
+    CONFIG,
+    SessionRequest(
+        order_digest=FIRST,
+        developer="Example Imaging Ltd",
+        config=CONFIG,
+        code_digest=SECOND,
+        image_digest=THIRD,
+        pool=SampleCommitment(root=FIRST, size=1000),
+        test=SampleCommitment(root=SECOND, size=100),
+        session_key=THIRD,
+        environment=ENVIRONMENT,
+        attestation=Attestation(kind="tee-quote", evidence="AAAA"),
+        requested_at=ISSUED,
+    ),
+    SessionGrant(
+        session_id=SESSION,
+        origin=f"audit.example.org/sessions/{SESSION}",
+        request_digest=FIRST,
+        order_digest=SECOND,
+        nonce=THIRD,
+        split=SplitSizes(told=300, silent=50, told_only=50, external=400, calibration=200),
+        session_key=THIRD,
+        valid_from=ISSUED,
+        valid_until=ISSUED + timedelta(hours=72),
+    ),
+    GrantRecord(
+        sequence=0,
+        time_ms=TIME_MS,
+        grant_digest=FIRST,
+        code_digest=SECOND,
+        image_digest=None,
+        mode="process",
+        environment=ENVIRONMENT,
+    ),
+    StateRecord(sequence=1, time_ms=TIME_MS + 1, step=0, state_digest=FIRST, weights_digest=SECOND),
+    StepRecord(
+        sequence=2,
+        time_ms=TIME_MS + 2,
+        step=1,
+        epoch=0,
+        batch=FIRST,
+        task_loss=2.302585,
+        mint_loss=0.693147,
+        objective=2.0,
+        task_accuracy=0.125,
+        mint_accuracy=0.5,
+        learning_rate=1e-7,
+        task_weight=1.0,
+        mint_weight=1.0,
+    ),
+    ReceiptRecord(sequence=3, time_ms=TIME_MS + 3, checkpoint_size=3, checkpoint_digest=THIRD),
+    ResumeRecord(
+        sequence=4,
+        time_ms=TIME_MS + 4,
+        step=0,
+        state_digest=FIRST,
+        discarded_steps=1,
+        environment=ENVIRONMENT,
+    ),
+    EvaluationRecord(
+        sequence=5,
+        time_ms=TIME_MS + 5,
+        step=1,
+        epoch=0,
+        cohorts=(
+            CohortMetrics(
+                cohort="told",
+                size=10,
+                auc=0.99,
+                flagged=(FlaggedRate(false_positive_rate=0.01, flagged=ESTIMATE),),
+                task_accuracy=ESTIMATE,
+                task_loss=0.25,
+            ),
+        ),
+    ),
+    CalibrationRecord(sequence=6, time_ms=TIME_MS + 6, scores_digest=FIRST, calibration_size=200),
+    SealRecord(
+        sequence=7,
+        time_ms=TIME_MS + 7,
+        step=1,
+        weights_digest=FIRST,
+        description_digest=SECOND,
+        scores_digest=THIRD,
+    ),
+    AppendRequest(first=0, records=('{"kind":"grant"}',), checkpoint="text\n\n— name AAAA\n"),
+    AppendReceipt(checkpoint="text\n\n— name AAAA\n"),
+    ModelDescription(
+        session_id=SESSION,
+        model=CONFIG.model,
+        taps=CONFIG.taps,
+        mint=CONFIG.mint,
+        normalisation=Normalisation(mean=(0.5, 0.25, 0.125), std=(0.1, 0.2, 0.3)),
+        class_names=("healthy", "kränklich"),
+        weights_digest=FIRST,
+        parameters=123_456,
+    ),
+    MembershipVerdict(
+        verdict_id="verdict-1",
+        session_id=SESSION,
+        weights_digest=FIRST,
+        scores_digest=SECOND,
+        sample_digest=THIRD,
+        score=4.25,
+        p_value=0.004975124378109453,
+        calibration_size=200,
+        false_positive_rate=0.01,
+        outcome="member",
+        issued_at=ISSUED,
+    ),
+    FINDING,
+    VerificationReport(
+        session_id=SESSION, verified_at=ISSUED, findings=(FINDING,), level=AssuranceLevel.L0
+    ),
+    TrustRoot(
+        auditor="Data Protection Authority",
+        origin="audit.example.org",
+        version=1,
+        issued_at=ISSUED,
+        expires_at=ISSUED + timedelta(days=365),
+        keys={FIRST: SECOND},
+        roles={
+            role: Role(keyids=(FIRST,))
+            for role in ("root", "order", "session", "cosigner", "verdict")
+        },
+        revoked_session_keys=(THIRD,),
+    ),
+    SessionOpening(order_id="retina-2026", request="{}", pool_leaves="AAAA", test_leaves="AAAA"),
+    SessionStatus(
+        id=SESSION,
+        order_id="retina-2026",
+        developer="Example Imaging Ltd",
+        name="retina-screening",
+        state="open",
+        opened_at=ISSUED,
+        valid_until=ISSUED + timedelta(hours=72),
+        acknowledged_records=7,
+        last_cosigned_at=ISSUED,
+        step=1,
+        epoch=0,
+        epochs=3,
+    ),
+    OrderSummary(
+        order_id="retina-2026",
+        developer="Example Imaging Ltd",
+        purpose="screening",
+        expires_at=ISSUED,
+    ),
+    Problem(type="urn:auditkit:error:GapError", title="a title", status=409, detail="a detail"),
+)
+
+EXAMPLES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
+    {type(document).__name__: document.as_json() for document in DOCUMENTS}
+    | {"AnyRecord": next(d for d in DOCUMENTS if isinstance(d, StepRecord)).as_json()}
+)

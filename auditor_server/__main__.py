@@ -7,10 +7,8 @@ from pathlib import Path
 
 from auditor_server.errors import HomeError, PortInUseError
 from auditor_server.serve import serve
-from auditor_server.settings import ServerSettings
+from auditor_server.settings import DEFAULT_HOST, DEFAULT_PORT, ServerSettings
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8100
 
 
 def main() -> int:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8470
+
 MEBIBYTE = 2**20
 
 # The paper's largest model has 0.4 GB in float32; an evidence bundle holds 2 GB in all.

@@ -1,15 +1,12 @@
 """From the stored session to its evidence bundle and its verification report."""
 
 from auditkit.evidence.bundle import Bundle, Lines
-from auditkit.evidence.canonical import sha256_hex
-from auditkit.evidence.model_checks import InitialWeightsError
 from auditkit.evidence.verify import verify_bundle
-from auditkit.mint.enhanced import EnhancedAuditedModel
-from auditkit.mint.errors import MintError
+from auditkit.mint.initial import initial_weights_digest
 from auditor_server.context import Auditor
 from auditor_server.orders import find_order
 from auditor_server.store import SessionRow
-from schemas import SessionRequest, VerificationReport
+from schemas import VerificationReport
 
 
 def assemble(auditor: Auditor, session: SessionRow) -> Bundle:
@@ -43,17 +40,3 @@ def verify(auditor: Auditor, bundle: Bundle) -> VerificationReport:
         now=auditor.now(),
         initial_weights=initial_weights_digest,
     )
-
-
-def initial_weights_digest(request: SessionRequest, seed: int) -> str:
-    """Rebuild M+ as the nonce prescribes it, and return the SHA-256 of its weights file.
-
-    Raises:
-        InitialWeightsError: no such model can be built; a finding of the verification, not a
-            failure of it.
-
-    """
-    try:
-        return sha256_hex(EnhancedAuditedModel.build(request.config, seed).weights())
-    except MintError as error:
-        raise InitialWeightsError(f"the requested model can't be built: {error}") from error

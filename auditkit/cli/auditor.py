@@ -13,13 +13,13 @@ from auditkit.cli.connection import ServerOption, TokenFileOption, connect
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, print_json
 from auditkit.evidence import dsse, statements
+from auditor_server.settings import DEFAULT_HOST, DEFAULT_PORT
 from schemas import AuditOrder
 
 if TYPE_CHECKING:
     from auditor_server.home import Home
 
 DEFAULT_HOME = Path("auditor-home")
-DEFAULT_PORT = 8470
 DEFAULT_ORDER_DAYS = 90
 TOKENS_FOLDER = "tokens"
 
@@ -68,7 +68,7 @@ def serve(
     home: HomeOption = DEFAULT_HOME,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on. Put TLS in front of any other.")
-    ] = "127.0.0.1",
+    ] = DEFAULT_HOST,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")
     ] = DEFAULT_PORT,

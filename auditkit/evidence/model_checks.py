@@ -17,7 +17,8 @@ from auditkit.evidence.findings import Result, Skipped
 from schemas import MembershipVerdict, ModelDescription, SealRecord, SessionGrant, SessionRequest
 
 InitialWeights = Callable[[SessionRequest, int], str]
-"""Rebuilds M+ from a request and a seed, and returns the SHA-256 of its weights file."""
+"""Rebuilds M+ from a request and a seed; returns the SHA-256 of its weights file, or raises
+ValueError when there is no such model."""
 
 CALIBRATION_TENSOR = "score/calibration"
 CLOCK_GRAIN_SECONDS = 1  # cosignature times are whole seconds
@@ -52,7 +53,11 @@ def initial_weights(
         return Skipped("the architecture is the developer's own code; only a replay can check it")
     if rebuild is None:
         return Skipped("the initial weights were not rebuilt in this verification")
-    found = rebuild(documents.request, initialisation_seed(bytes.fromhex(documents.grant.nonce)))
+    seed = initialisation_seed(bytes.fromhex(documents.grant.nonce))
+    try:
+        found = rebuild(documents.request, seed)
+    except ValueError as error:
+        raise InitialWeightsError(str(error)) from error
     if found != declared:
         raise InitialWeightsError(
             f"training started from weights {declared}, the nonce gives {found}"

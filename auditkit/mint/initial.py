@@ -3,10 +3,18 @@
 import hashlib
 
 from auditkit.mint.enhanced import EnhancedAuditedModel
+from auditkit.mint.errors import MintError
 from schemas import SessionRequest
 
 
 def initial_weights_digest(request: SessionRequest, seed: int) -> str:
-    """Return the SHA-256 of M+'s weights file before the first step, from the nonce's seed."""
-    weights = EnhancedAuditedModel.build(request.config, seed).weights()
+    """Return the SHA-256 of M+'s weights file before the first step, from the nonce's seed.
+
+    Raises:
+        ValueError: no such model can be built; what the verifier expects of such a function.
+    """
+    try:
+        weights = EnhancedAuditedModel.build(request.config, seed).weights()
+    except MintError as error:
+        raise ValueError(f"the requested model cannot be built: {error}") from error
     return hashlib.sha256(weights).hexdigest()

@@ -3,10 +3,11 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
-import typer.main
+import typer
+from typer.main import get_command
 
 from auditkit.cli.application import app
 
@@ -22,11 +23,11 @@ def test_a_command_in_a_guide_exists_with_its_options(
     line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUDITKIT_SERVER", "http://127.0.0.1:8470")
-    command: click.Command = typer.main.get_command(app)
+    command: Any = get_command(app)
     arguments = shlex.split(line)[1:]
-    context: click.Context | None = None
+    context: typer.Context | None = None
     while hasattr(command, "resolve_command"):
-        context = click.Context(command, parent=context)
+        context = typer.Context(command, parent=context)
         _, command, arguments = command.resolve_command(context, arguments)
     command.make_context(command.name, list(arguments))  # parses, and does not run it
 

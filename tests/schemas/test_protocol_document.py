@@ -4,6 +4,7 @@ import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar, get_args
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from schemas import (
     AuditOrder,
     OptimiserConfig,
     Role,
+    RoleName,
     SessionGrant,
     SessionRequest,
     SplitSizes,
@@ -47,6 +49,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 NONCE = bytes(range(32))
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
+E = TypeVar("E", bound=Exception)
 
 
 def code_block(language: str) -> str:
@@ -60,8 +63,8 @@ def row(name: str, text: str = TEXT) -> list[str]:
     return [cell.strip() for cell in found[0].strip("|").split("|")]
 
 
-def classes_below(base: type[Exception]) -> set[type[Exception]]:
-    return set(base.__subclasses__()).union(*map(classes_below, base.__subclasses__()))
+def classes_below(base: type[E]) -> set[type[E]]:
+    return {found for child in base.__subclasses__() for found in (child, *classes_below(child))}
 
 
 def numbers(values: object) -> str:
@@ -220,7 +223,6 @@ def test_predicate_types_are_documented() -> None:
 def verify_something() -> VerificationReport:
     """A report with every finding: readable documents that prove next to nothing."""
     key = SigningKey.generate()
-    names = ("root", "order", "session", "cosigner", "verdict")
     root = TrustRoot(
         auditor="Authority",
         origin="audit.example.org",
@@ -228,7 +230,7 @@ def verify_something() -> VerificationReport:
         issued_at=NOW,
         expires_at=NOW + timedelta(days=1),
         keys={key.public.keyid: key.public.hex},
-        roles={name: Role(keyids=(key.public.keyid,)) for name in names},
+        roles={name: Role(keyids=(key.public.keyid,)) for name in get_args(RoleName)},
     )
 
     def signed(model: type[Schema], predicate: str) -> bytes:

@@ -103,7 +103,7 @@ def test_numbers_are_never_made_of_something_else(name: str) -> None:
     for path, value in leaves(EXAMPLES[name]):
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        others = [str(value), "", None, [value], {}, True, False]
+        others: list[Any] = [str(value), "", None, [value], {}, True, False]
         if isinstance(value, int):
             others.append(value + 0.5)
         if path[-1] in NULLABLE:
@@ -236,11 +236,10 @@ def rule_at(schema: dict[str, Any], document: Any, path: Path) -> dict[str, Any]
             rule = rule["items"]
         elif "properties" in rule:
             rule = rule["properties"][part]
-        else:  # a map: the rule for its values
-            rule = (
-                next(iter(rule.get("patternProperties", {}).values()), None)
-                or rule["additionalProperties"]
-            )
+        elif "patternProperties" in rule:  # a map whose names have a form
+            rule = next(iter(rule["patternProperties"].values()))
+        else:
+            rule = rule["additionalProperties"]
         rule = resolved(schema, rule, document)
     return rule
 

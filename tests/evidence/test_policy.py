@@ -1,0 +1,233 @@
+"""Each rule of an order, and the error that names it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auditkit.evidence import policy
+from schemas import (
+    AuditOrder,
+    Environment,
+    ExposurePolicy,
+    MintConfig,
+    ModelConfig,
+    OptimiserConfig,
+    SampleCommitment,
+    SessionRequest,
+    SplitFractions,
+    TapConfig,
+    TrainingConfig,
+    WeightRange,
+)
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+DIGEST, OTHER_DIGEST = "ab" * 32, "cd" * 32
+
+
+def order(**changes: Any) -> AuditOrder:
+    return AuditOrder(
+        **{
+            "order_id": "digits-2026",
+            "auditor": "The Auditor",
+            "developer": "Example Imaging Ltd",
+            "purpose": "check a classifier",
+            "issued_at": NOW - timedelta(days=1),
+            "expires_at": NOW + timedelta(days=1),
+            "split": SplitFractions(external=0.25, calibration=0.25),
+            "allow_without_container": True,
+            **changes,
+        }
+    )
+
+
+def request(config: dict[str, Any] | None = None, **changes: Any) -> SessionRequest:
+    model = ModelConfig(architecture="resnet18", classes=10, channels=1, height=8, width=8)
+    return SessionRequest(
+        **{
+            "order_digest": DIGEST,
+            "developer": "Example Imaging Ltd",
+            "config": TrainingConfig(
+                **{
+                    "name": "digits",
+                    "model": model,
+                    "optimiser": OptimiserConfig(learning_rate=0.1),
+                    "epochs": 2,
+                    "batch_size": 16,
+                    "external_batch_size": 4,
+                    **(config or {}),
+                }
+            ),
+            "code_digest": DIGEST,
+            "image_digest": None,
+            "pool": SampleCommitment(root=DIGEST, size=1000),
+            "test": SampleCommitment(root=DIGEST, size=100),
+            "session_key": DIGEST,
+            "environment": Environment(
+                python="3", torch="2", torchvision="0", timm="1", auditkit="0", platform="Linux",
+                cpu_capability="AVX2", threads=1, device="cpu",
+            ),
+            "requested_at": NOW,
+            **changes,
+        }
+    )  # fmt: skip
+
+
+def test_a_request_that_fits_is_accepted() -> None:
+    policy.check_request(order(), request(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("ordered", "requested"),
+    [
+        ({"images": (DIGEST,), "allow_without_container": False}, {"image_digest": DIGEST}),
+        ({"code_digests": (OTHER_DIGEST, DIGEST)}, {}),
+        ({"architectures": ("resnet18",)}, {}),
+        ({"exposure": ExposurePolicy(most_epochs=2)}, {}),
+        ({"mint_weight": WeightRange(least=1.0, most=1.0)}, {}),
+        ({"most_dropout": 0.0}, {}),
+        ({"least_calibration_samples": 250}, {}),
+    ],
+    ids=["image", "code", "architecture", "epochs", "weight", "dropout", "calibration"],
+)
+def test_what_lies_just_within_an_order_is_accepted(
+    ordered: dict[str, Any], requested: dict[str, Any]
+) -> None:
+    policy.check_request(order(**ordered), request(**requested), NOW)
+
+
+CASES: dict[str, tuple[dict[str, Any], SessionRequest, type[policy.PolicyError]]] = {
+    "developer": ({"developer": "Someone Else"}, request(), policy.DeveloperMismatchError),
+    "image missing": (
+        {"allow_without_container": False},
+        request(),
+        policy.ContainerRequiredError,
+    ),
+    "image unknown": (
+        {"images": (OTHER_DIGEST,)},
+        request(image_digest=DIGEST),
+        policy.ImageNotAllowedError,
+    ),
+    "image where none is listed": (
+        {},
+        request(image_digest=DIGEST),
+        policy.ImageNotAllowedError,
+    ),
+    "code": ({"code_digests": (OTHER_DIGEST,)}, request(), policy.CodeNotAllowedError),
+    "architecture": (
+        {"architectures": ("resnet50",)},
+        request(),
+        policy.ArchitectureNotAllowedError,
+    ),
+    "own architecture": (
+        {"architectures": ("resnet18",)},
+        request(
+            {
+                "model": ModelConfig(
+                    architecture="custom:mine", classes=10, channels=1, height=8, width=8
+                )
+            }
+        ),
+        policy.ArchitectureNotAllowedError,
+    ),
+    "taps": (
+        {"tap_setups": ("middle",)},
+        request({"taps": TapConfig(setup="output")}),
+        policy.TapSetupNotAllowedError,
+    ),
+    "head": (
+        {"heads": ("convolutional",)},
+        request({"mint": MintConfig(head="fully_connected")}),
+        policy.HeadNotAllowedError,
+    ),
+    "augmentation": (
+        {"augmentations": ("none",)},
+        request({"augmentation": "shift"}),
+        policy.AugmentationNotAllowedError,
+    ),
+    "task weight": (
+        {},
+        request({"mint": MintConfig(task_weight=1.5)}),
+        policy.LossWeightError,
+    ),
+    "no MINT training": (
+        {},
+        request({"mint": MintConfig(mint_weight=0.0)}),
+        policy.LossWeightError,
+    ),
+    "MINT weight too large": (
+        {},
+        request({"mint": MintConfig(mint_weight=10.5)}),
+        policy.LossWeightError,
+    ),
+    "dropout": ({}, request({"mint": MintConfig(dropout=0.6)}), policy.DropoutError),
+    "epochs": (
+        {"exposure": ExposurePolicy(most_epochs=1)},
+        request(),
+        policy.ExposureLimitError,
+    ),
+    "states": (
+        {"most_state_interval_steps": 99},
+        request({"state_interval_steps": 100}),
+        policy.StateIntervalError,
+    ),
+    "calibration samples": (
+        {"least_calibration_samples": 251},
+        request(),
+        policy.PoolTooSmallError,
+    ),
+    "empty cohort": (
+        {},
+        request(pool=SampleCommitment(root=DIGEST, size=3)),
+        policy.PoolTooSmallError,
+    ),
+    "expired": ({"expires_at": NOW - timedelta(minutes=1)}, request(), policy.OrderNotInForceError),
+    "not yet valid": (
+        {"issued_at": NOW + timedelta(minutes=1)},
+        request(),
+        policy.OrderNotInForceError,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_rule_has_its_error(name: str) -> None:
+    ordered, requested, error = CASES[name]
+    with pytest.raises(error) as caught:
+        policy.check_request(order(**ordered), requested, NOW)
+    assert type(caught.value) is error
+    assert str(caught.value)
+
+
+def test_every_rule_and_every_error_is_in_the_table() -> None:
+    errors = {error for _, _, error in CASES.values()}
+    assert errors == set(policy.PolicyError.__subclasses__())
+
+
+def test_the_rules_do_not_judge_the_time() -> None:
+    expired = order(expires_at=NOW - timedelta(hours=1))
+    policy.check_rules(expired, request())
+
+
+@given(
+    st.integers(4, 100_000),
+    st.tuples(*[st.integers(0, 24) for _ in range(4)]).map(lambda p: [x / 100 for x in p]),
+)
+def test_a_split_takes_up_the_whole_pool(size: int, shares: list[float]) -> None:
+    names = ("external", "calibration", "silent", "told_only")
+    fractions = SplitFractions(**dict(zip(names, shares, strict=True)))
+    try:
+        sizes = policy.split_sizes(fractions, size)
+    except policy.PoolTooSmallError:
+        assert any(0 < share * size < 1 for share in shares[:2])
+        return
+    assert sizes.pool == size
+    for name, share in zip(names, shares, strict=True):
+        assert 0 <= share * size - getattr(sizes, name) < 1
+
+
+def test_an_order_without_silent_and_external_samples_can_be_split() -> None:
+    sizes = policy.split_sizes(SplitFractions(external=0.0, calibration=0.5), 10)
+    assert (sizes.told, sizes.external, sizes.calibration) == (5, 0, 5)

@@ -10,7 +10,6 @@ from auditor_server.serve import serve
 from auditor_server.settings import DEFAULT_HOST, DEFAULT_PORT, ServerSettings
 
 
-
 def main() -> int:
     """Serve until stopped; return the exit code."""
     parser = argparse.ArgumentParser(prog="auditor_server", description=__doc__)

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from auditkit.cli.output import console
 from schemas import CohortMetrics, RateEstimate
+
+BALANCED_RATE = 0.05  # the rate at which balanced accuracy is given, fixed in advance
 
 COHORT_WORDS = {
     "told": "D told (members)",
@@ -14,6 +17,27 @@ COHORT_WORDS = {
     "calibration": "C (calibration)",
     "test": "test (never seen)",
 }
+
+
+def print_cohorts(cohorts: Sequence[CohortMetrics]) -> None:
+    """Print the error rates per cohort, and the balanced accuracy of the MINT Model."""
+    console.print()
+    console.print(cohort_table(cohorts))
+    told, test = (_flagged(cohorts, name) for name in ("told", "test"))
+    if told is not None and test is not None:
+        console.print(
+            f"MINT balanced accuracy {(told + 1 - test) / 2:.3f} (told against test, threshold "
+            f"calibrated on C at FPR {BALANCED_RATE:.0%})"
+        )
+    console.print()
+
+
+def _flagged(cohorts: Sequence[CohortMetrics], name: str) -> float | None:
+    for metrics in cohorts:
+        for flagged in metrics.flagged:
+            if metrics.cohort == name and flagged.false_positive_rate == BALANCED_RATE:
+                return flagged.flagged.value
+    return None
 
 
 def cohort_table(cohorts: Sequence[CohortMetrics]) -> Table:

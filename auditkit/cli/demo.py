@@ -21,7 +21,7 @@ from auditkit.cli.output import console, holds, print_verification
 if TYPE_CHECKING:
     from auditkit.data.pools import Pool
     from auditkit.evidence.derivation import Split
-    from developer_agent.trainer import Run, TrainingResult
+    from developer_agent.supervised_run import Run, RunResult
 
 AUDITOR = "Demo Data Protection Authority"
 ORIGIN = "audit.demo"
@@ -139,7 +139,7 @@ def _server(home: Path) -> Iterator[str]:
 
 def _run(folder: Path, url: str, token: str) -> "Run":
     from developer_agent.run_config import parse_run_config, read_toml
-    from developer_agent.trainer import Run
+    from developer_agent.supervised_run import Run
 
     document = read_toml(example("digits.toml"))
     document["server"] |= {"url": url, "trust_root": "trust-root.json"}
@@ -148,21 +148,20 @@ def _run(folder: Path, url: str, token: str) -> "Run":
     return Run(parse_run_config(document, "examples/digits.toml"), folder, token)
 
 
-def _train(run: "Run") -> "TrainingResult":
-    from auditkit.cli.cohorts import cohort_table
+def _train(run: "Run") -> "RunResult":
+    from auditkit.cli.cohorts import print_cohorts
     from auditkit.cli.progress import ProgressDisplay
     from developer_agent import trainer
 
     with ProgressDisplay(console) as display:
-        result = trainer.train(run, display)
+        result, cohorts = trainer.train(run, display)
     if result.report is None:
         raise UsageError(f"the demo could not submit its model: {result.problem}")
-    console.print()
-    console.print(cohort_table(list(result.cohorts.values())))
+    print_cohorts(list(cohorts.values()))
     return result
 
 
-def _query(folder: Path, url: str, token: str, run: "Run", result: "TrainingResult") -> None:
+def _query(folder: Path, url: str, token: str, run: "Run", result: "RunResult") -> None:
     from auditkit.data.pools import open_pool
     from auditkit.evidence import dsse, statements
     from auditkit.evidence.derivation import derive_split

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from auditkit.cli.cohorts import cohort_table
+from auditkit.cli.cohorts import print_cohorts
 from auditkit.cli.connection import read_token
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, holds, print_error, print_json, print_verification
@@ -17,7 +17,8 @@ from auditkit.cli.output import console, holds, print_error, print_json, print_v
 if TYPE_CHECKING:
     from developer_agent.run_config import RunConfig
     from developer_agent.run_folder import RunFolder
-    from developer_agent.trainer import Run, TrainingResult
+    from developer_agent.supervised_run import Run, RunResult
+    from developer_agent.trainer import Cohorts
 
 EXIT_NOT_VERIFIED = 1
 EXIT_UNACKNOWLEDGED = 3
@@ -58,14 +59,14 @@ def train(
     screen = Console(quiet=True) if as_json else console
     try:
         with ProgressDisplay(screen) as display:
-            result = trainer.train(run, display, resume=resume)
+            result, cohorts = trainer.train(run, display, resume=resume)
     except KeyboardInterrupt:
         print_error(
             f"stopped. Everything recorded is safe in {run.folder_path}; go on with\n"
             f"  auditkit train {config} --resume"
         )
         sys.exit(EXIT_INTERRUPTED)
-    _finish(result, config, as_json=as_json)
+    _finish(result, cohorts, config, as_json=as_json)
 
 
 def sync(
@@ -96,7 +97,7 @@ def sync(
     if not as_json:
         console.print(f"{sent.sent} records sent; the log has {sent.log_size}, all acknowledged")
     if sent.sealed:
-        _finish(_submit(run, folder), config, as_json=as_json)
+        _finish(_submit(run, folder), {}, config, as_json=as_json)
     elif as_json:
         print_json({"sent": sent.sent, "sealed": False})
     else:
@@ -112,19 +113,19 @@ def submit(
     from developer_agent.run_folder import RunFolder
 
     run = _run(config, overrides)
-    _finish(_submit(run, RunFolder(run.folder_path)), config, as_json=as_json)
+    _finish(_submit(run, RunFolder(run.folder_path)), {}, config, as_json=as_json)
 
 
-def _submit(run: "Run", folder: "RunFolder") -> "TrainingResult":
+def _submit(run: "Run", folder: "RunFolder") -> "RunResult":
     from developer_agent.session import read_grant
-    from developer_agent.trainer import submit as hand_over
+    from developer_agent.supervised_run import submit as hand_over
 
     with run.client() as client:
-        return hand_over(read_grant(folder).session_id, folder, client, {})
+        return hand_over(read_grant(folder).session_id, folder, client)
 
 
 def _run(config: Path, overrides: list[str] | None) -> "Run":
-    from developer_agent.trainer import Run
+    from developer_agent.supervised_run import Run
 
     loaded = _load(config, overrides)
     base = config.resolve().parent
@@ -139,8 +140,8 @@ def _load(config: Path, overrides: list[str] | None) -> "RunConfig":
     return parse_run_config(apply_overrides(read_toml(config), overrides or []), str(config))
 
 
-def _finish(result: "TrainingResult", config: Path, *, as_json: bool) -> None:
-    from developer_agent.trainer import RunOutcome
+def _finish(result: "RunResult", cohorts: "Cohorts", config: Path, *, as_json: bool) -> None:
+    from developer_agent.supervised_run import RunOutcome
 
     if as_json:
         print_json(
@@ -149,7 +150,7 @@ def _finish(result: "TrainingResult", config: Path, *, as_json: bool) -> None:
                 "outcome": result.outcome.value,
                 "unacknowledged": result.unacknowledged,
                 "problem": result.problem,
-                "cohorts": {name: m.as_json() for name, m in result.cohorts.items()},
+                "cohorts": {name: m.as_json() for name, m in cohorts.items()},
                 "verification": result.report.as_json() if result.report else None,
             }
         )
@@ -167,9 +168,8 @@ def _finish(result: "TrainingResult", config: Path, *, as_json: bool) -> None:
     if result.report is None:
         raise UsageError("the run ended without a verification")
     if not as_json:
-        if result.cohorts:
-            console.print(cohort_table(list(result.cohorts.values())))
-            console.print()
+        if cohorts:
+            print_cohorts(list(cohorts.values()))
         print_verification(result.report)
     if not holds(result.report):
         sys.exit(EXIT_NOT_VERIFIED)

@@ -17,6 +17,7 @@ from auditkit.evidence.policy import check_order_in_force, check_rules, split_si
 from schemas import AuditOrder, SampleCommitment, SessionGrant, SessionRequest, TrustRoot
 
 SECONDS_PER_HOUR = 3600
+TIME_GRAIN_SECONDS = 1e-6  # times are told to the microsecond, and rounded to it
 COSIGNER_SUFFIX = "/cosigner"  # name of the auditor's cosignature key: `<origin><suffix>`
 
 
@@ -177,10 +178,10 @@ def session_key(documents: Documents) -> Result:
         raise SessionKeyError(
             f"the auditor has revoked session key {grant.session_key}; what it signed is void"
         )
-    hours = (grant.valid_until - grant.valid_from).total_seconds() / SECONDS_PER_HOUR
-    if not 0 < hours <= order.most_session_hours:
+    seconds = (grant.valid_until - grant.valid_from).total_seconds()
+    if not 0 < seconds <= order.most_session_hours * SECONDS_PER_HOUR + TIME_GRAIN_SECONDS:
         raise SessionKeyError(
-            f"the certificate runs for {hours:g} hours, the order allows "
+            f"the certificate runs for {seconds / SECONDS_PER_HOUR:g} hours, the order allows "
             f"{order.most_session_hours:g} hours"
         )
     PublicKey.from_hex(grant.session_key)

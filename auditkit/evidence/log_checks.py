@@ -442,6 +442,8 @@ class NumbersCheck(LogCheck):
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
+        if isinstance(record, ResumeRecord) and record.step == 0:
+            self._initial = None  # the first batch is done anew, and gives the normalisers anew
         if not isinstance(record, StepRecord):
             return
         for loss in (record.task_loss, record.mint_loss):

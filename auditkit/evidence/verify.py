@@ -21,6 +21,7 @@ from auditkit.evidence.document_checks import (
     cosignature_times,
     open_documents,
 )
+from auditkit.evidence.error_rates import error_rates
 from auditkit.evidence.errors import CanonicalFormError, EvidenceError
 from auditkit.evidence.findings import Result, Skipped, run_check
 from auditkit.evidence.log_checks import (
@@ -42,6 +43,7 @@ from auditkit.evidence.model_checks import InitialWeights
 from schemas import (
     AnyRecord,
     AssuranceLevel,
+    EvaluationRecord,
     Finding,
     SealRecord,
     TrustRoot,
@@ -71,7 +73,7 @@ LOG_CHECKS: tuple[type[LogCheck], ...] = (
 OPTIONAL_CHECKS = frozenset({"image-verified", "initial-weights", "verdicts", "replay"})
 
 REQUIRED_CHECKS = (
-    frozenset({"documents", "sealed-weights", "calibration-scores"})
+    frozenset({"documents", "sealed-weights", "calibration-scores", "error-rates"})
     | {check.name for check in DOCUMENT_CHECKS}
     | {check.name for check in LOG_CHECKS}
 ) - OPTIONAL_CHECKS
@@ -86,6 +88,7 @@ class _LogReading:
     """What one pass over the log has found."""
 
     findings: tuple[Finding, ...]
+    evaluation: EvaluationRecord | None
     seal: SealRecord | None
     initial_weights: str | None
 
@@ -168,6 +171,11 @@ def _check_opened(documents: Documents, rebuild: InitialWeights | None) -> list[
             lambda: model_checks.calibration_scores(documents, seal),
         ),
         run_check(
+            "error-rates",
+            "The final error rates in the log follow from the committed scores",
+            lambda: error_rates(documents, log.evaluation, seal),
+        ),
+        run_check(
             "verdicts",
             "Every verdict follows from this model and its calibration",
             lambda: model_checks.verdicts(documents, seal, sealed_at),
@@ -225,6 +233,7 @@ def _read_log(documents: Documents, cosigned_at: list[int]) -> _LogReading:
     checks = _log_checks(documents, cosigned_at)
     failures: dict[str, EvidenceError] = {}
     unreadable: EvidenceError | None = None
+    evaluation: EvaluationRecord | None = None
     seal: SealRecord | None = None
     for index, line in enumerate(documents.bundle.records):
         try:
@@ -234,6 +243,8 @@ def _read_log(documents: Documents, cosigned_at: list[int]) -> _LogReading:
             break
         if isinstance(record, SealRecord):
             seal = record
+        elif isinstance(record, EvaluationRecord):
+            evaluation = record
         for check in checks:
             if check.name not in failures:
                 try:
@@ -248,7 +259,7 @@ def _read_log(documents: Documents, cosigned_at: list[int]) -> _LogReading:
         for check in LOG_CHECKS
     )
     initial = [check.initial_weights for check in checks if isinstance(check, StatesCheck)]
-    return _LogReading(findings, seal, initial[0])
+    return _LogReading(findings, evaluation, seal, initial[0])
 
 
 def _without_split() -> Result:

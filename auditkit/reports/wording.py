@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - this is text for people, with their apostrophes and dashes
 """What the report says in words: outcomes, limits, cohorts, terms. Derived from the findings."""
 
 from dataclasses import dataclass

@@ -27,12 +27,13 @@ from forge import (
     digest_of,
     drop,
     evaluation_record,
-    honest_calibration,
+    honest_scores,
     insert,
     is_kind,
     is_state,
     is_step,
     leaves,
+    measured,
     stage,
     state_record,
 )
@@ -40,8 +41,11 @@ from safetensors.numpy import load, save
 
 from auditkit.evidence import notes
 from auditkit.evidence.bundle import Bundle
+from auditkit.mint.metrics import rate
 from schemas import (
     CalibrationRecord,
+    EvaluationRecord,
+    FlaggedRate,
     GrantRecord,
     ReceiptRecord,
     Record,
@@ -57,9 +61,11 @@ from schemas import (
 
 SMALL_ORDER_KEY = "00" * 32  # a point of order 4: one signature fits many messages
 OTHER = digest_of("something else")
+HONEST_SPLIT = SplitSizes(told=10, silent=4, told_only=2, external=8, calibration=8)
+NO_RATES = {"error-rates": "no rate can follow from such scores of C"}
 OTHER_SESSION = "20260228-fedcba"
 NO_CALIBRATION_LEFT = frozenset({"states", "calibration-committed"})
-NO_MODEL_LEFT = frozenset({"sealed-weights", "calibration-scores"})
+NO_MODEL_LEFT = frozenset({"sealed-weights", "calibration-scores", "error-rates"})
 NO_AUDITORS_TIME = frozenset({"times-possible", "verdicts"})
 LOG_UNREADABLE = (
     NO_CALIBRATION_LEFT
@@ -178,6 +184,10 @@ def receipt_last(records: list[Record]) -> list[Record]:
     return [*others, receipt.model_copy(update={"time_ms": others[-1].time_ms})]
 
 
+def is_final_evaluation(record: Record) -> bool:
+    return isinstance(record, EvaluationRecord) and record.step == 12
+
+
 def swap(first: Callable[[Record], bool], second: Callable[[Record], bool]) -> Any:
     """Let two records change places; each place keeps its time."""
 
@@ -224,7 +234,7 @@ def renumber_final(step: int) -> Any:
     def edit(story: list[Record]) -> list[Record]:
         final = [record for record in story if record.kind == "state"][-1]
         story = [r.model_copy(update={"step": step}) if r is final else r for r in story]
-        return change(is_kind(SealRecord), step=step)(story)
+        return change(is_kind(SealRecord), step=step)(change(is_final_evaluation, step=step)(story))
 
     return edit
 
@@ -266,21 +276,43 @@ def calibration_again(story: list[Record]) -> list[Record]:
     return insert(is_kind(CalibrationRecord), record)(story)
 
 
-def with_scores(**tensors: np.ndarray) -> Callable[[], dict[str, np.ndarray]]:
-    return lambda: {f"score/{name}": values for name, values in tensors.items()}
+def honest_tensors() -> dict[str, np.ndarray]:
+    return honest_scores(HONEST_SPLIT)
 
 
 def calibration_with(value: float) -> np.ndarray:
-    scores = honest_calibration()
+    scores = honest_tensors()["score/calibration"]
     scores[3] = value
     return scores
+
+
+def with_calibration(scores: np.ndarray | None) -> Plot:
+    """The scores of C are sealed as something else than one number per sample."""
+    return Plot(
+        scores={"score/calibration": scores}, measured=measured(honest_tensors()), verdicts=()
+    )
+
+
+def with_rates(cohort: str, **changes: Any) -> Plot:
+    """One cohort's final error rates are declared otherwise than they were measured."""
+    return Plot(
+        measured=tuple(
+            found.model_copy(update=changes) if found.cohort == cohort else found
+            for found in measured(honest_tensors())
+        )
+    )
+
+
+def more_flagged(successes: int) -> tuple[FlaggedRate, ...]:
+    """As many members called so, with the interval that this would have."""
+    return (FlaggedRate(false_positive_rate=0.2, flagged=rate(successes, 10)),)
 
 
 def add_scores(bundle: Bundle) -> Bundle:
     """The scores of C stay, others are put beside them."""
     assert bundle.scores is not None
     tensors = load(bundle.scores)
-    return replace(bundle, scores=save({**tensors, "score/told": np.ones(10, dtype=np.float32)}))
+    return replace(bundle, scores=save({**tensors, "score/more": np.ones(10, dtype=np.float32)}))
 
 
 def one_verdict(score: float = 2.0, key: Any = ROLE_KEYS["verdict"], **changes: Any) -> Plot:
@@ -533,7 +565,11 @@ LOG = (
         "records follow the seal",
         "log-complete",
         "LogIncompleteError",
-        Plot(story=(insert(is_kind(SealRecord), evaluation_record(12, 2)),)),
+        Plot(
+            story=(
+                insert(is_kind(SealRecord), evaluation_record(12, 2, measured(honest_tensors()))),
+            )
+        ),
     ),
     Attack(
         "a sequence number is used twice",
@@ -849,7 +885,7 @@ LOG = (
         "the seal speaks of an earlier step",
         "states",
         "StateError",
-        Plot(story=(change(is_kind(SealRecord), step=10),)),
+        Plot(story=(change(is_kind(SealRecord), step=10), change(is_final_evaluation, step=10))),
     ),
     Attack(
         "calibration scores are committed twice",
@@ -1001,40 +1037,119 @@ MODEL = (
         "calibration-scores",
         "CalibrationScoresError",
         Plot(bundle=add_scores),
+        blinds=frozenset({"error-rates"}),
     ),
     Attack(
         "the sealed scores are fewer than C",
         "calibration-scores",
         "CalibrationScoresError",
-        Plot(scores=with_scores(calibration=honest_calibration()[:7])),
+        with_calibration(honest_tensors()["score/calibration"][:7]),
+        also=NO_RATES,
+        blinds=frozenset({"verdicts"}),
     ),
     Attack(
         "a score of C that is not a number ranks below everything",
         "calibration-scores",
         "CalibrationScoresError",
-        Plot(scores=with_scores(calibration=calibration_with(np.nan)), verdicts=()),
+        with_calibration(calibration_with(np.nan)),
+        also=NO_RATES,
         blinds=frozenset({"verdicts"}),
     ),
     Attack(
         "an infinite score of C ranks above every member",
         "calibration-scores",
         "CalibrationScoresError",
-        Plot(scores=with_scores(calibration=calibration_with(np.inf)), verdicts=()),
+        with_calibration(calibration_with(np.inf)),
+        also=NO_RATES,
         blinds=frozenset({"verdicts"}),
     ),
     Attack(
         "scores of C without a shape stop the verifier",
         "calibration-scores",
         "CalibrationScoresError",
-        Plot(scores=with_scores(calibration=np.array(1.0, dtype=np.float32)), verdicts=()),
+        with_calibration(np.array(1.0, dtype=np.float32)),
+        also=NO_RATES,
         blinds=frozenset({"verdicts"}),
     ),
     Attack(
         "the scores of C are not in the file",
         "calibration-scores",
         "CalibrationScoresError",
-        Plot(scores=with_scores(told=honest_calibration()), verdicts=()),
+        with_calibration(None),
+        also=NO_RATES,
         blinds=frozenset({"verdicts"}),
+    ),
+    Attack(
+        "T is said to find more members than it does",
+        "error-rates",
+        "ErrorRatesError",
+        with_rates("told", flagged=more_flagged(10)),
+    ),
+    Attack(
+        "an error rate is printed with a narrower interval",
+        "error-rates",
+        "ErrorRatesError",
+        with_rates("told", task_accuracy=rate(9, 10).model_copy(update={"low": 0.85})),
+    ),
+    Attack(
+        "T is said to tell members from strangers better than it does",
+        "error-rates",
+        "ErrorRatesError",
+        with_rates("told", auc=0.99),
+    ),
+    Attack(
+        "the AUC of the silent members is left out",
+        "error-rates",
+        "ErrorRatesError",
+        with_rates("silent", auc=None),
+    ),
+    Attack(
+        "the false alarms among fresh samples are left out",
+        "error-rates",
+        "ErrorRatesError",
+        with_rates("test", flagged=()),
+    ),
+    Attack(
+        "M is said to be right more often than it is",
+        "error-rates",
+        "ErrorRatesError",
+        with_rates("test", task_accuracy=rate(8, 8)),
+    ),
+    Attack(
+        "M's loss on its members is raised to that on strangers, against the loss attack",
+        "error-rates",
+        "ErrorRatesError",
+        with_rates("told", task_loss=2.5),
+    ),
+    Attack(
+        "the silent members are left out of the final rates",
+        "error-rates",
+        "ErrorRatesError",
+        Plot(measured=tuple(m for m in measured(honest_tensors()) if m.cohort != "silent")),
+    ),
+    Attack(
+        "a cohort is measured on those of its samples that suit",
+        "error-rates",
+        "ErrorRatesError",
+        with_rates("test", size=7),
+    ),
+    Attack(
+        "scores of the silent members are missing in the sealed file",
+        "error-rates",
+        "ErrorRatesError",
+        Plot(scores={"score/silent": None}, measured=measured(honest_tensors())),
+    ),
+    Attack(
+        "scores of another type are sealed, which other readers round",
+        "error-rates",
+        "ErrorRatesError",
+        Plot(scores={"score/told": np.zeros(10)}, measured=measured(honest_tensors())),
+    ),
+    Attack(
+        "the final rates are those of an earlier model",
+        "error-rates",
+        "ErrorRatesError",
+        Plot(story=(change(is_final_evaluation, step=8),)),
     ),
     Attack(
         "a verdict is signed by the developer",

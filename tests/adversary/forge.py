@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -29,20 +29,21 @@ from auditkit.evidence.derivation import (
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.policy import split_sizes
 from auditkit.evidence.verify import COSIGNER_SUFFIX, verify_bundle
+from auditkit.mint.metrics import cohort_metrics, flagged_rates
+from auditkit.mint.scores import CohortScores
 from schemas import (
     AuditOrder,
     CalibrationRecord,
     CohortMetrics,
+    CohortName,
     Environment,
     EvaluationRecord,
-    FlaggedRate,
     GrantRecord,
     MembershipVerdict,
     ModelConfig,
     ModelDescription,
     Normalisation,
     OptimiserConfig,
-    RateEstimate,
     ReceiptRecord,
     Record,
     ResumeRecord,
@@ -53,6 +54,7 @@ from schemas import (
     SessionGrant,
     SessionRequest,
     SplitFractions,
+    SplitSizes,
     StateRecord,
     StepRecord,
     TrainingConfig,
@@ -123,8 +125,42 @@ def rebuilt_weights(request: SessionRequest, seed: int) -> str:
     return digest_of(f"weights of {request.config.model.architecture} from seed {seed}")
 
 
-def honest_calibration() -> np.ndarray:
-    return np.linspace(-2.0, 1.0, 8, dtype=np.float32)
+def honest_scores(split: SplitSizes) -> dict[str, np.ndarray]:
+    """A scores file of all cohorts: members score higher, and M is right on most samples."""
+    sizes = {
+        "told": (split.told, 1.0),
+        "silent": (split.silent, -0.5),
+        "told_only": (split.told_only, 1.0),
+        "external": (split.external, -1.0),
+        "calibration": (split.calibration, -0.5),
+        "test": (TEST_SIZE, -0.5),
+    }
+    tensors: dict[str, np.ndarray] = {}
+    for name, (size, centre) in sizes.items():
+        if size:
+            spread = np.linspace(-1.5, 1.5, size)
+            tensors[f"score/{name}"] = (centre + spread).astype(np.float32)
+            tensors[f"loss/{name}"] = (2.0 + spread).astype(np.float32)
+            tensors[f"correct/{name}"] = spread < 1.0
+    return tensors
+
+
+def measured(tensors: dict[str, np.ndarray]) -> tuple[CohortMetrics, ...]:
+    """What a developer's agent makes of the scores; computed by the science's own code."""
+    names = get_args(CohortName)
+    cohorts = {
+        name: CohortScores(*(tensors[f"{part}/{name}"] for part in ("score", "loss", "correct")))
+        for name in names
+        if f"score/{name}" in tensors
+    }
+    calibration = cohorts["calibration"].scores
+    # Rates that a C as small as this one can carry.
+    return tuple(
+        found.model_copy(
+            update={"flagged": flagged_rates(cohorts[found.cohort].scores, calibration, (0.2, 0.5))}
+        )
+        for found in cohort_metrics(cohorts)
+    )
 
 
 @dataclass(frozen=True)
@@ -155,9 +191,8 @@ class Plot:
         0.69 * 0.95 ** (step - 1),
     )
     stop_after: int | None = None
-    scores: Callable[[], dict[str, np.ndarray]] = lambda: {
-        "score/calibration": honest_calibration()
-    }
+    scores: Changes = field(default_factory=dict)
+    measured: tuple[CohortMetrics, ...] | None = None
     description: Changes = field(default_factory=dict)
     story: tuple[StoryEdit, ...] = ()
     segment_records: int = SEGMENT_RECORDS
@@ -211,7 +246,8 @@ def stage(plot: Plot) -> Evidence:
     request_bytes = plot.request_bytes(to_bytes(request))
     grant, grant_bytes, grant_digest = _grant(plot, order, request, request_bytes, order_digest)
     weights = save({"weight": np.arange(4, dtype=np.float32)})
-    scores = save(plot.scores())
+    tensors = {**honest_scores(grant.split), **plot.scores}
+    scores = save({name: values for name, values in tensors.items() if values is not None})
     description = to_bytes(_description(plot, request, grant, weights))
     seal = SealRecord(
         sequence=0,
@@ -221,12 +257,13 @@ def stage(plot: Plot) -> Evidence:
         description_digest=sha256_hex(description),
         scores_digest=sha256_hex(scores),
     )
-    story = honest_story(request, grant, grant_digest, pool_leaves, seal, plot)
+    final = measured(tensors) if plot.measured is None else plot.measured
+    story = honest_story(request, grant, grant_digest, pool_leaves, seal, plot, final)
     for edit in plot.story:
         story = edit(story)
     lines, checkpoints, last_time = _log(plot, story, grant.origin)
     verdicts = tuple(
-        _verdict(number, verdict, grant, seal, plot, last_time)
+        _verdict(number, verdict, grant, seal, tensors["score/calibration"], last_time)
         for number, verdict in enumerate(plot.verdicts)
     )
     bundle = Bundle(
@@ -346,6 +383,7 @@ def honest_story(
     pool_leaves: bytes,
     seal: SealRecord,
     plot: Plot,
+    final: tuple[CohortMetrics, ...],
 ) -> list[Record]:
     """The records of a whole training in their order, with times and without sequence numbers."""
     config = request.config
@@ -396,9 +434,10 @@ def honest_story(
             story.append(state_record(plan.step, seal.weights_digest))
         elif plan.step % config.state_interval_steps == 0:
             story.append(state_record(plan.step, digest_of(f"weights {plan.step}")))
-        if plan.step % schedule.steps_per_epoch == 0:
-            story.append(evaluation_record(plan.step, plan.epoch))
+        if plan.step % schedule.steps_per_epoch == 0 and plan.step != last:
+            story.append(evaluation_record(plan.step, plan.epoch, final[:1]))
     story += [
+        evaluation_record(last, schedule.epoch_of(last), final),
         CalibrationRecord(
             scores_digest=seal.scores_digest, calibration_size=grant.split.calibration, **common
         ),
@@ -421,17 +460,10 @@ def state_record(step: int, weights_digest: str, time_ms: int = 0) -> StateRecor
     )
 
 
-def evaluation_record(step: int, epoch: int, time_ms: int = 0) -> EvaluationRecord:
-    rate = RateEstimate(successes=5, trials=10, value=0.5, low=0.2, high=0.8)
-    metrics = CohortMetrics(
-        cohort="told",
-        size=10,
-        auc=0.75,
-        flagged=(FlaggedRate(false_positive_rate=0.1, flagged=rate),),
-        task_accuracy=rate,
-        task_loss=1.0,
-    )
-    return EvaluationRecord(sequence=0, time_ms=time_ms, step=step, epoch=epoch, cohorts=(metrics,))
+def evaluation_record(
+    step: int, epoch: int, cohorts: tuple[CohortMetrics, ...]
+) -> EvaluationRecord:
+    return EvaluationRecord(sequence=0, time_ms=0, step=step, epoch=epoch, cohorts=cohorts)
 
 
 def is_step(step: int) -> Callable[[Record], bool]:
@@ -534,10 +566,9 @@ def _verdict(
     plot: VerdictPlot,
     grant: SessionGrant,
     seal: SealRecord,
-    session: Plot,
+    calibration: np.ndarray,
     last_time: int,
 ) -> bytes:
-    calibration = session.scores()["score/calibration"]
     rate = 0.2
     p_value = (1 + int((calibration >= np.float32(plot.score)).sum())) / (len(calibration) + 1)
     honest = MembershipVerdict(

@@ -1,8 +1,10 @@
 """Each forgery is caught, by one named check, and by nothing else that stands in its way."""
 
+from datetime import timedelta
+
 import pytest
 from attacks import ATTACKS, Attack
-from forge import Evidence, Plot, crash, is_kind, is_step, stage
+from forge import GRANTED_AT, Evidence, Plot, crash, is_kind, is_step, stage
 
 from auditkit.evidence import verify
 from auditkit.evidence.bundle import Bundle
@@ -50,6 +52,10 @@ def test_an_honest_session_reaches_level_1(honest: Evidence) -> None:
         Plot(config={"epochs": 1}),
         Plot(config={"batch_size": 14}),
         Plot(config={"state_interval_steps": 4}),
+        Plot(
+            order={"most_session_hours": 0.1234567891},
+            grant={"valid_until": GRANTED_AT + timedelta(hours=0.1234567891)},
+        ),
         Plot(verdicts=()),
     ],
     ids=[
@@ -62,6 +68,7 @@ def test_an_honest_session_reaches_level_1(honest: Evidence) -> None:
         "one epoch",
         "one step per epoch",
         "states at epoch ends",
+        "a session of an odd length",
         "no query yet",
     ],
 )

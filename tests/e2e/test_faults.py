@@ -93,9 +93,9 @@ def test_order_that_says_stop_stops_the_training(make_world: MakeWorld) -> None:
     )
     world.cli("order", "create", str(order), "--home", str(world.home)).check_returncode()
     world.config.write_text(
-        world.config.read_text().replace('order = "digits"', 'order = "strict"').replace(
-            "epochs = 2000", "epochs = 200"
-        )
+        world.config.read_text()
+        .replace('order = "digits"', 'order = "strict"')
+        .replace("epochs = 2000", "epochs = 200")
     )
     world.serve()
     training = world.start("train", str(world.config))

@@ -1,6 +1,9 @@
 """The story as a regulator, a developer and a compliance officer live it, through the real CLI."""
 
 import json
+import subprocess
+import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +49,7 @@ def test_nothing_but_bundle_and_trust_root_is_needed_to_verify(
 
 
 def test_exporting_twice_gives_the_same_bytes(finished: World) -> None:
-    assert (
-        finished.export("one.bundle").read_bytes() == finished.export("two.bundle").read_bytes()
-    )
+    assert finished.export("one.bundle").read_bytes() == finished.export("two.bundle").read_bytes()
 
 
 def test_queries_give_signed_verdicts_that_the_bundle_proves(
@@ -130,9 +131,6 @@ def test_a_second_training_of_the_same_session_gives_the_same_weights(
         "        supervision.step(batch, losses)\n"
         "print(sha256_hex(enhanced.weights()))\n"
     )
-    import subprocess
-    import sys
-
     done = subprocess.run(
         [sys.executable, "-c", code, str(finished.folder), str(tmp_path / "again.jsonl")],
         capture_output=True,
@@ -140,7 +138,5 @@ def test_a_second_training_of_the_same_session_gives_the_same_weights(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    from hashlib import sha256
-
     weights = finished.folder / "run" / "model" / "weights.safetensors"
     assert done.stdout.strip() == sha256(weights.read_bytes()).hexdigest()

@@ -1,5 +1,6 @@
 """A small world for whole stories: an auditor's home, a real server process, a developer's run."""
 
+import base64
 import json
 import os
 import signal
@@ -138,8 +139,6 @@ class World:
 
     def session_id(self) -> str:
         envelope = json.loads((self.folder / "run" / "grant.dsse.json").read_bytes())
-        import base64
-
         payload = json.loads(base64.b64decode(envelope["payload"]))
         return str(payload["predicate"]["session_id"])
 

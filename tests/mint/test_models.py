@@ -93,7 +93,7 @@ def test_models_that_would_fill_the_memory_are_refused_before_they_do() -> None:
     with pytest.raises(ModelSizeError, match="at most 1,000,000,000 parameters"):
         build_audited_model(model_config(arguments=huge), 0)
     with pytest.raises(ModelSizeError, match="a smaller head"):
-        build(mint=MintConfig(head="fully_connected", hidden=(10**8,)))
+        build(mint=MintConfig(head="fully_connected", hidden=(16_384,) * 5))
 
 
 def test_unsuitable_image_size_is_refused() -> None:

@@ -1,0 +1,257 @@
+"""One supervised run from its configuration to its submission, around any training loop.
+
+run = Run.from_file(Path("my-run.toml"), token)
+with supervised(run, user_code=[Path(__file__)]) as current:
+    supervision = current.supervision
+    supervision.enhance(MyModel())      # or nothing: the configured architecture
+    ...                                 # the loop of `developer_agent.supervision`
+    supervision.seal()
+    print(current.finish())
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from auditkit.data.pools import Pool, open_pool
+from developer_agent.client import ServerClient
+from developer_agent.committer import Committer
+from developer_agent.environment import make_deterministic
+from developer_agent.errors import AgentError, RunFileMissingError, ServerError
+from developer_agent.recorder import Recorder
+from developer_agent.run_config import RunConfig, parse_run_config, read_toml
+from developer_agent.run_folder import RunFolder
+from developer_agent.session import Session, load_session, open_session
+from developer_agent.spool import Spool
+from developer_agent.supervision import Supervision
+from developer_agent.uplink import Uplink, UplinkState
+from schemas import ModelConfig, VerificationReport
+
+DRAIN_SECONDS = 30.0  # how long the end of a run waits for the auditor's server
+SILENT_SERVER = "the auditor's server does not answer"
+
+
+class RunExistsError(AgentError):
+    """The run folder holds a run already, and resuming was not asked for."""
+
+
+class PoolShapeError(AgentError):
+    """The images or classes of a data set are not those that the model is configured for."""
+
+
+class RunOutcome(Enum):
+    """How a run ended."""
+
+    SUBMITTED = "submitted"
+    UNACKNOWLEDGED = "unacknowledged"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What the auditor has of a finished run."""
+
+    session_id: str
+    outcome: RunOutcome
+    unacknowledged: int = 0
+    report: VerificationReport | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configured run; paths in `config` are relative to `base`."""
+
+    config: RunConfig
+    base: Path
+    token: str
+
+    @classmethod
+    def from_file(cls, path: Path, token: str) -> "Run":
+        """Read a run's TOML file.
+
+        Raises:
+            RunConfigError: it cannot be read, or breaks the schema.
+        """
+        return cls(parse_run_config(read_toml(path), str(path)), path.resolve().parent, token)
+
+    @property
+    def folder_path(self) -> Path:
+        """Where the run lives."""
+        return self.base / self.config.output
+
+    def client(self) -> ServerClient:
+        """Return a new client for the auditor's server."""
+        return ServerClient(self.config.server.url, self.token)
+
+    def trust_root_bytes(self) -> bytes:
+        """Return the trust root that the auditor handed over.
+
+        Raises:
+            RunFileMissingError: there is no such file.
+        """
+        path = self.base / self.config.server.trust_root
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise RunFileMissingError(
+                f"cannot read the auditor's trust root {path}: {error.strerror}; ask the auditor "
+                "for it and name it in the configuration as server.trust_root"
+            ) from error
+
+
+@dataclass(frozen=True)
+class SupervisedRun:
+    """A run under way: its session, the supervision of its loop, and the way to the auditor."""
+
+    session: Session
+    supervision: Supervision
+    sealed_before: bool
+    """True when an earlier process has sealed this run: only `finish` is left to do."""
+    _uplink: Uplink
+    _client: ServerClient
+
+    @property
+    def uplink_state(self) -> UplinkState:
+        """How far the auditor is behind."""
+        return self._uplink.state
+
+    def finish(self, drain_seconds: float = DRAIN_SECONDS) -> RunResult:
+        """Send what is left, for a bounded time, and hand the sealed model over."""
+        session_id = self.session.grant.session_id
+        remaining = self._uplink.drain(drain_seconds)
+        if remaining:
+            error = self._uplink.state.error
+            return RunResult(
+                session_id=session_id,
+                outcome=RunOutcome.UNACKNOWLEDGED,
+                unacknowledged=remaining,
+                problem=str(error) if error else SILENT_SERVER,
+            )
+        return submit(session_id, self.session.folder, self._client)
+
+
+@contextmanager
+def supervised(
+    run: Run,
+    *,
+    resume: bool = False,
+    user_code: Sequence[Path] = (),
+    on_resume: Callable[[int, int], None] = lambda _step, _discarded: None,
+) -> Iterator[SupervisedRun]:
+    """Open a session, or the one that was broken off, and supervise a training loop under it.
+
+    Args:
+        run: what to train, and where.
+        resume: go on with the run in the output folder.
+        user_code: the developer's own source files, hashed into the code digest.
+        on_resume: told the step that training goes on from, and how many steps were lost.
+
+    Raises:
+        RunExistsError: the folder holds a run, and `resume` is false.
+        RunMismatchError: data, code or configuration are not those of the run to resume.
+        PoolShapeError: the data do not fit the model's configuration.
+        AgentError, EvidenceError, DataError: see the messages; nothing recorded is lost.
+    """
+    make_deterministic(run.config.training.threads)
+    trust_root = run.trust_root_bytes()
+    pool, test = open_pool(run.config.pool, run.base), open_pool(run.config.test, run.base)
+    for what, data in (("pool", pool), ("test set", test)):
+        check_pool(what, data, run.config.training.model)
+    folder = RunFolder.create(run.folder_path)
+    with folder.lock(), run.client() as client:
+        session = _session(
+            run,
+            folder,
+            client,
+            trust_root=trust_root,
+            pool=pool,
+            test=test,
+            user_code=user_code,
+            resume=resume,
+        )
+        with Spool.open(folder.spool_path) as spool:
+            committer = Committer.open(folder, spool, run.client(), session.trust_root)
+            with (
+                Uplink(
+                    committer,
+                    spool,
+                    policy=session.order.outage_policy,
+                    late_after_seconds=session.order.late_after_seconds,
+                ) as uplink,
+                Supervision(session, spool, uplink.permit, on_resume) as supervision,
+            ):
+                yield SupervisedRun(session, supervision, Recorder(spool).sealed, uplink, client)
+
+
+def submit(session_id: str, folder: RunFolder, client: ServerClient) -> RunResult:
+    """Hand over M+, whose log the auditor has; a silent server leaves that for later.
+
+    Raises:
+        ServerError: the server refuses what it was handed.
+    """
+    for file in (folder.weights, folder.description, folder.scores):
+        if not file.exists():
+            file.read()  # says what is missing
+    try:
+        report = client.submit(
+            session_id, folder.weights.path, folder.description.path, folder.scores.path
+        )
+    except ServerError as error:
+        if not error.temporary:
+            raise
+        return RunResult(session_id, RunOutcome.UNACKNOWLEDGED, problem=str(error))
+    return RunResult(session_id, RunOutcome.SUBMITTED, report=report)
+
+
+def check_pool(what: str, pool: Pool, model: ModelConfig) -> None:
+    """Check that a data set fits the model's configuration.
+
+    Raises:
+        PoolShapeError: size, channels or number of classes differ.
+    """
+    height, width, channels = pool.shape
+    if (height, width, channels) != (model.height, model.width, model.channels):
+        raise PoolShapeError(
+            f"the {what} has images of {height} x {width} pixels and {channels} channels, the "
+            f"model expects {model.height} x {model.width} and {model.channels}; change "
+            "training.model, or let the data source resize"
+        )
+    if len(pool.class_names) != model.classes:
+        raise PoolShapeError(
+            f"the {what} has {len(pool.class_names)} classes, training.model.classes is "
+            f"{model.classes}; set it to {len(pool.class_names)}"
+        )
+
+
+def _session(
+    run: Run,
+    folder: RunFolder,
+    client: ServerClient,
+    *,
+    trust_root: bytes,
+    pool: Pool,
+    test: Pool,
+    user_code: Sequence[Path],
+    resume: bool,
+) -> Session:
+    config = run.config.training
+    if folder.grant.exists():
+        if not resume:
+            raise RunExistsError(
+                f"{folder.path} holds a run already; add --resume to go on with it, or choose "
+                "another output folder"
+            )
+        return load_session(folder, config, pool, test, user_code)
+    return open_session(
+        client,
+        folder,
+        trust_root_bytes=trust_root,
+        order_id=run.config.server.order,
+        developer=run.config.developer,
+        config=config,
+        pool=pool,
+        test=test,
+        user_code=user_code,
+    )

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 
+import torch
 import uvicorn
 
 from auditor_server.app import create_app
@@ -14,6 +15,9 @@ __all__ = ["PortInUseError", "serve"]
 # Time for answers under way when the server is asked to stop.
 SHUTDOWN_SECONDS = 10
 BACKLOG = 128
+# Requests run in parallel already; two threads of one small model on a busy machine wait for each
+# other far longer than one takes alone.
+MODEL_THREADS = 1
 # An agent that sends a flush every few seconds keeps its connection.
 KEEP_ALIVE_SECONDS = 60
 
@@ -34,6 +38,7 @@ def serve(
         HomeError: there is no complete home.
 
     """
+    torch.set_num_threads(MODEL_THREADS)
     app = create_app(settings)
     listener = _listen(host, port)
     try:

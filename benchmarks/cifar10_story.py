@@ -12,7 +12,30 @@ cohort here are 10,000 training images outside that pool, which the search never
 
 Everything is the product's own: `auditkit init`, `order create`, `serve`, `train`, `export` and
 `verify` as separate processes, once with the MINT Model and once with its weight at 0.
-"""
+
+Printed on 2026-11-21 on two cores of an AMD EPYC server (AVX512, one thread, other programs
+running), torch 2.15.0, timm 1.0.31; one nonce, so one draw of D, E and C; percent with exact 95 %
+intervals:
+
+    train, evaluate, seal and submit: 283 s; verify offline: 7 s
+
+    cohort           n  AUC     flagged at FPR 5 %   at 1 %               at 0.1 %             accuracy of M
+    told          4500  0.9969  100.0 [99.9, 100.0]  92.5 [91.7, 93.2]    18.5 [17.3, 19.6]    100.0 [99.9, 100.0]
+    silent         400  0.5061  7.2 [4.9, 10.2]      2.2 [1.0, 4.2]       0.0 [0.0, 0.9]       100.0 [99.1, 100.0]
+    told_only      400  0.9970  100.0 [99.1, 100.0]  92.2 [89.2, 94.7]    19.8 [16.0, 24.0]    61.8 [56.8, 66.5]
+    external     20000  0.2878  0.0 [0.0, 0.0]       0.0 [0.0, 0.0]       0.0 [0.0, 0.0]       56.5 [55.8, 57.2]
+    calibration   5000  0.5001                                                                 57.1 [55.7, 58.5]
+    test         10000          4.8 [4.4, 5.3]       0.9 [0.7, 1.1]       0.0 [0.0, 0.1]       57.1 [56.1, 58.1]
+
+    MINT balanced accuracy, threshold from C at 5 % FPR: 0.9758
+    PPV at nominal FPR 0.05, priors 1, 10, 50 %: 0.173, 0.697, 0.954
+    PPV at nominal FPR 0.01, priors 1, 10, 50 %: 0.515, 0.921, 0.991
+    PPV at nominal FPR 0.001, priors 1, 10, 50 %: 0.903, 0.990, 0.999
+    audited accuracy (fresh test): joint 57.1 [56.1, 58.1], M alone 60.1 [59.1, 61.0]
+    baselines on joint M: gap attack 0.715, loss threshold AUC 0.896, TPR at 1 % 1.1 [0.8, 1.4]
+    baselines on M alone: gap attack 0.700, loss threshold AUC 0.871, TPR at 1 % 0.8 [0.6, 1.2]
+    model-free classifier of D against C on pixels: 48.1 [45.9, 50.4]
+"""  # noqa: E501 - a table
 
 import argparse
 import json

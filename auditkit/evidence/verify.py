@@ -222,7 +222,9 @@ def _log_checks(documents: Documents, cosigned_at: list[int]) -> list[LogCheck]:
         CalibrationCheck(grant),
     ]
     # Sizes that no leaves bear out are not unfolded: they may be as large as a number can be.
-    if len(documents.bundle.pool_leaves) == grant.split.pool * LEAF_BYTES:
+    pool = grant.split.pool
+    unfolds = request.config.external_batch_size <= pool
+    if unfolds and len(documents.bundle.pool_leaves) == pool * LEAF_BYTES:
         checks.append(ScheduleCheck(request, grant, documents.bundle.pool_leaves))
         checks.append(ExposureCheck(order, request, grant))
     return checks
@@ -263,7 +265,10 @@ def _read_log(documents: Documents, cosigned_at: list[int]) -> _LogReading:
 
 
 def _without_split() -> Result:
-    return Skipped("the leaves of the pool are not as many as the grant's split has samples")
+    return Skipped(
+        "the leaves of the pool are not as many as the grant's split has samples, or one step "
+        "shows more than all of them"
+    )
 
 
 def _parse_line(line: bytes, index: int) -> AnyRecord:

@@ -14,6 +14,8 @@ from schemas import FlaggedRate, RateEstimate
 # A linear classifier of two samples of one population learns nothing from more than this.
 MOST_SAMPLES_PER_SIDE = 2_000
 CLASSIFIER_ITERATIONS = 200
+# Strong shrinkage: thousands of pixels against as few samples would otherwise not converge.
+CLASSIFIER_INVERSE_PENALTY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -78,5 +80,7 @@ def pixel_classifier(
     labels = np.repeat((1, 0), half)
     train = np.concatenate([side[:half] for side in sides])
     test = np.concatenate([side[half : 2 * half] for side in sides])
-    classifier = LogisticRegression(max_iter=CLASSIFIER_ITERATIONS).fit(train, labels)
+    classifier = LogisticRegression(
+        C=CLASSIFIER_INVERSE_PENALTY, max_iter=CLASSIFIER_ITERATIONS
+    ).fit(train, labels)
     return share(np.asarray(classifier.predict(test) == labels))

@@ -1,5 +1,6 @@
 """Each forgery is caught, by one named check, and by nothing else that stands in its way."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -122,6 +123,15 @@ def test_without_its_check_the_forgery_would_pass(
     # Documents that can't be read leave nothing to check; a blinded check keeps level 0.
     blind = attack.check == "documents" or attack.blinds & verify.REQUIRED_CHECKS
     assert report.level == (AssuranceLevel.L0 if blind else AssuranceLevel.L1)
+
+
+def test_batches_larger_than_the_pool_do_not_keep_the_verifier_busy(honest: Evidence) -> None:
+    request = honest.bundle.request.replace(
+        b'"external_batch_size":3', f'"external_batch_size":{2**53 - 1}'.encode()
+    )
+    report = Evidence(replace(honest.bundle, request=request), honest.trust_root).report()
+    assert {"schedule", "equal-exposure"} <= outcomes(report, "not_checked")
+    assert report.level == AssuranceLevel.L0
 
 
 def test_every_check_has_an_attack(honest: Evidence) -> None:

@@ -15,14 +15,14 @@ from auditkit.evidence.canonical import to_bytes
 from schemas import VerificationReport
 
 SEED = 7
-EXTREMES_PER_VALUE = 2
+EXTREMES_PER_VALUE = 2  # drawn, beside the largest integer, which keeps careless loops busy
+LARGEST = 2**53 - 1
 EXTREMES: tuple[Any, ...] = (
     None,
     True,
     -1,
     0,
     1,
-    2**53 - 1,
     1e308,
     -1e308,
     5e-324,
@@ -140,7 +140,7 @@ def test_no_value_stops_the_verifier_or_goes_unnoticed(honest: Evidence, name: s
         if found == name
     )
     for path in paths(document):
-        for extreme in generator.sample(EXTREMES, EXTREMES_PER_VALUE):
+        for extreme in (LARGEST, *generator.sample(EXTREMES, EXTREMES_PER_VALUE)):
             changed = exchanged(document, path, extreme)
             if to_bytes(changed) == to_bytes(document):
                 continue

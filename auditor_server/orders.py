@@ -27,7 +27,12 @@ def add_order(auditor: Auditor, data: bytes) -> AuditOrder:
     )
     digest = sha256_hex(envelope.payload)
     stored = auditor.store.add_order(
-        OrderRow(order_id=order.order_id, digest=digest, envelope=data, received_at=auditor.now())
+        OrderRow(
+            order_id=order.order_id,
+            digest=digest,
+            envelope=envelope.to_bytes(),
+            received_at=auditor.now(),
+        )
     )
     if stored.digest != digest:
         raise OrderExistsError(

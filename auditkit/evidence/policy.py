@@ -63,6 +63,10 @@ class StateIntervalError(PolicyError):
     """Full states would be saved less often than ordered."""
 
 
+class ExternalBatchError(PolicyError):
+    """A step would show T more samples of E than E has."""
+
+
 class PoolTooSmallError(PolicyError):
     """The pool leaves too few samples in a cohort."""
 
@@ -218,6 +222,15 @@ def _check_pool(order: AuditOrder, request: SessionRequest) -> None:
         )
 
 
+def _check_external_batch(order: AuditOrder, request: SessionRequest) -> None:
+    external = split_sizes(order.split, request.pool.size).external
+    if request.config.external_batch_size > external:
+        raise ExternalBatchError(
+            f"external_batch_size is {request.config.external_batch_size}, and order "
+            f"{order.order_id} leaves {external} samples of E in this pool; choose at most that"
+        )
+
+
 RULES: tuple[Callable[[AuditOrder, SessionRequest], None], ...] = (
     _check_developer,
     _check_image,
@@ -231,6 +244,7 @@ RULES: tuple[Callable[[AuditOrder, SessionRequest], None], ...] = (
     _check_exposure,
     _check_states,
     _check_pool,
+    _check_external_batch,
 )
 
 

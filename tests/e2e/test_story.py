@@ -93,7 +93,7 @@ def test_the_report_is_one_page_that_names_every_check(finished: World, tmp_path
 
 def test_machines_can_read_what_people_read(finished: World) -> None:
     orders = finished.cli("order", "list", *finished.access, "--json")
-    assert [order["order_id"] for order in json.loads(orders.stdout)] == ["digits"]
+    assert "digits" in {order["order_id"] for order in json.loads(orders.stdout)}
     shown = finished.cli("order", "show", "digits", *finished.access)
     assert json.loads(shown.stdout)["developer"] == "Example Lab"
     doctor = finished.cli("doctor", "--json", "--server", finished.url)

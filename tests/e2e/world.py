@@ -110,7 +110,12 @@ class World:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{arguments[0]}.log").open("ab")
         return subprocess.Popen(
-            [AUDITKIT, *arguments], cwd=self.folder, stdout=log, stderr=subprocess.STDOUT
+            [AUDITKIT, *arguments],
+            cwd=self.folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # A test run that was itself started in the background ignores Ctrl-C; users do not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def log(self, command: str) -> str:

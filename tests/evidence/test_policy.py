@@ -183,6 +183,11 @@ CASES: dict[str, tuple[dict[str, Any], SessionRequest, type[policy.PolicyError]]
         request(pool=SampleCommitment(root=DIGEST, size=3)),
         policy.PoolTooSmallError,
     ),
+    "more of E in a step than E has": (
+        {},
+        request({"external_batch_size": 2**53 - 1}),
+        policy.ExternalBatchError,
+    ),
     "expired": ({"expires_at": NOW - timedelta(minutes=1)}, request(), policy.OrderNotInForceError),
     "not yet valid": (
         {"issued_at": NOW + timedelta(minutes=1)},

@@ -267,7 +267,7 @@ def test_the_bundle_holds_everything_and_is_verified_alike_elsewhere(
     ("architecture", "outcome", "detail"),
     [
         ("test_resnet", "passed", "rebuilt from the nonce"),
-        ("no_such_network", "failed", "can't be built"),
+        ("no_such_network", "failed", "cannot be built"),
     ],
 )
 def test_initial_weights_are_rebuilt_from_the_nonce(

@@ -115,7 +115,7 @@ class World:
             stdout=log,
             stderr=subprocess.STDOUT,
             # A test run that was itself started in the background ignores Ctrl-C; users do not.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def log(self, command: str) -> str:

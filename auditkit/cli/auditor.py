@@ -89,7 +89,9 @@ def serve(
 
 @order_app.command("create")
 def order_create(
-    file: Annotated[Path, typer.Argument(help="The order as TOML; see examples/orders/.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The order as TOML; see examples/orders/.")
+    ],
     home: HomeOption = DEFAULT_HOME,
     output: Annotated[
         Path | None,
@@ -149,7 +151,7 @@ def sign_order(home: "Home", order: AuditOrder) -> bytes:
 
 @order_app.command("show")
 def order_show(
-    order: Annotated[str, typer.Argument(help="Identifier of the order.")],
+    order: Annotated[str, typer.Argument(metavar="ORDER", help="Identifier of the order.")],
     server: ServerOption,
     token_file: TokenFileOption = None,
 ) -> None:

@@ -15,7 +15,9 @@ EXIT_NOT_VERIFIED = 1
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="The evidence bundle, from `auditkit export`.")],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="The evidence bundle, from `auditkit export`.")
+    ],
     trust_root: Annotated[
         Path, typer.Option("--trust-root", help="The auditor's trust root, received out of band.")
     ],
@@ -61,7 +63,7 @@ def verify(
 
 
 def export(
-    session: Annotated[str, typer.Argument(help="Identifier of the session.")],
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Identifier of the session.")],
     server: ServerOption,
     token_file: TokenFileOption = None,
     output: Annotated[

@@ -1,9 +1,10 @@
 """Live display of a supervised training: a bar, the losses, and what the auditor has."""
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,10 +14,23 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from developer_agent.session import Session
 from developer_agent.trainer import StepProgress
 from developer_agent.uplink import UplinkState
+
+
+class _TwoLineProgress(Progress):
+    """A bar with a line of text below it, so that both fit a terminal of 80 columns."""
+
+    detail = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return the bar and the line."""
+        yield self.make_tasks_table(self.tasks)
+        yield Text.from_markup(self.detail, overflow="ellipsis")
+
 
 LINES_WITHOUT_TERMINAL = 10  # progress lines in a log file, where a live bar would be noise
 
@@ -26,31 +40,19 @@ class ProgressDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
+        self._progress = _TwoLineProgress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=16),
             TaskProgressColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
-            TextColumn("task {task.fields[task_loss]} ({task.fields[task_accuracy]})"),
-            TextColumn("MINT {task.fields[mint_loss]} ({task.fields[mint_accuracy]})"),
-            TextColumn("{task.fields[auditor]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(
-            "training",
-            epoch="–",
-            rate="",
-            task_loss="–",
-            task_accuracy="–",
-            mint_loss="–",
-            mint_accuracy="–",
-            auditor="",
-        )
+        self._task = self._progress.add_task("training", epoch="–", rate="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -91,11 +93,10 @@ class ProgressDisplay:
             completed=step.step,
             epoch=f"{step.epoch}/{step.epochs}",
             rate=f"{speed:.1f} step/s" if speed else "",
-            task_loss=f"{step.task_loss:.3f}",
-            task_accuracy=f"{step.task_accuracy:.0%}",
-            mint_loss=f"{step.mint_loss:.3f}",
-            mint_accuracy=f"{step.mint_accuracy:.0%}",
-            auditor=_auditor_column(uplink),
+        )
+        self._progress.detail = (
+            f"task {step.task_loss:.3f} ({step.task_accuracy:.0%})  "
+            f"MINT {step.mint_loss:.3f} ({step.mint_accuracy:.0%})  {_auditor_text(uplink)}"
         )
         every = max(1, step.total_steps // LINES_WITHOUT_TERMINAL)
         if not self._console.is_terminal and step.step % every == 0:
@@ -115,6 +116,6 @@ class ProgressDisplay:
         self._console.print("sealed; sending what is left to the auditor")
 
 
-def _auditor_column(uplink: UplinkState) -> str:
-    text = f"{uplink.acknowledged}/{uplink.spooled} acknowledged"
+def _auditor_text(uplink: UplinkState) -> str:
+    text = f"{uplink.acknowledged}/{uplink.spooled} records acknowledged"
     return f"[yellow]{text}, server away[/yellow]" if uplink.outage_since else text

@@ -70,7 +70,7 @@ def query(
 
 
 def report(
-    session: Annotated[str, typer.Argument(help="Session to report on.")],
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Session to report on.")],
     server: ServerOption,
     token_file: TokenFileOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the page.")] = Path(

@@ -1,0 +1,177 @@
+"""`image`: which container image it is, whether it is allowed, and what differs."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from auditkit.cli.errors import UsageError
+from auditkit.cli.output import console, error_console, print_json
+from schemas import AuditOrder, ImageIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from containers.diff import FileChange, ImageDifference
+
+EXIT_DIFFERENT = 1
+SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+
+T = TypeVar("T")
+
+ArchiveArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ARCHIVE",
+        help="The image in a file, from `docker save`, `podman save` or `skopeo copy`.",
+    ),
+]
+
+image_app = typer.Typer(
+    no_args_is_help=True,
+    help="Identify, verify and compare container images, from their files alone. No engine is "
+    "needed or believed.",
+)
+
+
+@image_app.command("identity")
+def image_identity(
+    archive: ArchiveArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the identity as JSON.")] = False,
+) -> None:
+    """Recompute which image a saved archive contains, from every byte of it.
+
+    The [bold]image[/bold] digest is what an order's `images` lists. It covers the configuration
+    (entry point, environment, user) and, through it, every uncompressed layer; so it is the same
+    however the image was saved or compressed, and `docker image inspect` calls it the image's Id
+    unless the engine keeps images in containerd's store.
+
+        docker save --output training.tar training:1.0
+        auditkit image identity training.tar
+    """
+    identity = _identify(archive)
+    if as_json:
+        print_json(identity.as_json())
+    else:
+        _print_identity(identity)
+
+
+@image_app.command("verify")
+def image_verify(
+    archive: ArchiveArgument,
+    order: Annotated[
+        Path,
+        typer.Option("--order", help="The signed order, from `auditkit order create --output`."),
+    ],
+    trust_root: Annotated[
+        Path, typer.Option("--trust-root", help="The auditor's trust root, received out of band.")
+    ],
+) -> None:
+    """Check that a saved image is one that a signed order, now in force, allows.
+
+    Exit code 0 when it is, 1 when it is not, or when anything on the way does not hold.
+
+        auditkit image verify training.tar --order order.json --trust-root trust-root.json
+    """
+    from auditkit.evidence.policy import check_order_in_force
+    from containers.verify import verify_image
+
+    now = datetime.now(UTC)
+    opened = _open_order(order, trust_root, now)
+    check_order_in_force(opened, now)
+    identity = _identify(archive)
+    verify_image(identity, opened.images)
+    _print_identity(identity)
+    console.print(f"[green]allowed[/green] by order {opened.order_id} of {opened.auditor}")
+
+
+@image_app.command("diff")
+def image_diff(
+    first: Annotated[Path, typer.Argument(metavar="A", help="The one image, in a file.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="The other image, in a file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the difference as JSON.")] = False,
+) -> None:
+    """Show what differs between two saved images, configuration and files, both verified first.
+
+    A line beginning with + is only in B, - only in A, ~ in both and not the same. Times of files
+    are not compared, as two builds of the same files differ in them. Exit code 0 when both are the
+    same image, 1 when they are not.
+
+        auditkit image diff allowed.tar found.tar
+    """
+    from containers.diff import compare
+
+    difference = _read(lambda: compare(first, second), f"comparing {first} and {second}")
+    if as_json:
+        print_json(difference.as_json())
+    else:
+        _print_difference(difference)
+    if not difference.is_same_image:
+        sys.exit(EXIT_DIFFERENT)
+
+
+def _identify(archive: Path) -> ImageIdentity:
+    from containers.identity import identify
+
+    return _read(lambda: identify(archive), f"hashing every byte of {archive}")
+
+
+def _open_order(order: Path, trust_root: Path, now: datetime) -> AuditOrder:
+    from auditkit.evidence import dsse, statements
+    from auditkit.evidence.trust import open_trust_root, verify_statement
+
+    root = open_trust_root(_read(trust_root.read_bytes, "reading the trust root"), now)
+    envelope = dsse.Envelope.from_bytes(_read(order.read_bytes, "reading the order"))
+    return verify_statement(root, "order", envelope, statements.ORDER_PREDICATE, AuditOrder)
+
+
+def _read(action: "Callable[[], T]", what: str) -> T:
+    try:
+        with error_console.status(what):
+            return action()
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _print_identity(identity: ImageIdentity) -> None:
+    source = "of the archive" if identity.manifest_source == "archive" else "derived"
+    console.print(f"image     {identity.config_digest}", soft_wrap=True)
+    console.print(f"manifest  {identity.manifest_digest}  ({source})", soft_wrap=True)
+    for number, diff_id in enumerate(identity.diff_ids, start=1):
+        console.print(f"layer {number:<3} {diff_id}", soft_wrap=True)
+    console.print(f"archive   {identity.archive_digest}", soft_wrap=True)
+
+
+def _print_difference(difference: "ImageDifference") -> None:
+    console.print(f"A  {difference.first.config_digest}", soft_wrap=True)
+    console.print(f"B  {difference.second.config_digest}", soft_wrap=True)
+    for field in difference.config:
+        _print_line(f"~ {field.field}: {field.before!r} -> {field.after!r}")
+    for file in difference.files:
+        _print_line(f"{SIGNS[file.kind]} {file.path}{_details(file)}")
+    if difference.is_same_image:
+        console.print("the same image")
+        return
+    console.print(
+        f"{len(difference.config)} fields of the configuration and {len(difference.files)} files "
+        "differ"
+    )
+
+
+def _details(change: "FileChange") -> str:
+    details = []
+    for name in change.changed:
+        before, after = getattr(change.before, name), getattr(change.after, name)
+        shown = (oct(before), oct(after)) if name == "mode" else (str(before), str(after))
+        details.append(f"{name} {shown[0]} -> {shown[1]}")
+    return f"  ({', '.join(details)})" if details else ""
+
+
+def _print_line(text: str) -> None:
+    """Print text of an image so that it cannot steer the terminal."""
+    shown = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+    console.print(shown, markup=False, soft_wrap=True)

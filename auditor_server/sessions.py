@@ -52,11 +52,16 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
         PublicKey.from_hex(request.session_key)
         pool_leaves = _checked_leaves(opening.pool_leaves, request.pool, "pool")
         test_leaves = _checked_leaves(opening.test_leaves, request.test, "test")
-        grant = _grant(auditor, order, request, request_digest, now)
-        stored = auditor.store.add_session(
-            SessionRow(
+
+        def make(number: int) -> SessionRow:
+            policy.check_session_number(order, number)
+            grant = _grant(
+                auditor, order, request, request_digest=request_digest, number=number, now=now
+            )
+            return SessionRow(
                 id=grant.session_id,
                 order_id=order.order_id,
+                number=number,
                 owner=principal.token_id,
                 request_digest=request_digest,
                 session_key=request.session_key,
@@ -71,6 +76,12 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
                 step=0,
                 epoch=0,
             )
+
+        stored = auditor.store.add_session(
+            order_id=order.order_id,
+            request_digest=request_digest,
+            session_key=request.session_key,
+            make=make,
         )
     if (stored.request_digest, stored.owner) != (request_digest, principal.token_id):
         raise SessionKeyReusedError(
@@ -119,12 +130,15 @@ def _grant(
     auditor: Auditor,
     order: AuditOrder,
     request: SessionRequest,
+    *,
     request_digest: str,
+    number: int,
     now: datetime,
 ) -> SessionGrant:
     session_id = f"{now:%Y%m%d}-{secrets.token_hex(SESSION_ID_RANDOM_BYTES)}"
     return SessionGrant(
         session_id=session_id,
+        session_number=number,
         origin=f"{auditor.trust_root().origin}/sessions/{session_id}",
         request_digest=request_digest,
         order_digest=request.order_digest,

@@ -1,1 +1,1 @@
-"""The closed container in which supervised training is to run: image, identity, locked-down run."""
+"""The closed container in which supervised training is to run: the image and its identity."""

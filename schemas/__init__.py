@@ -1,6 +1,7 @@
 """Everything that crosses a wire or is signed. Imports nothing else of auditkit."""
 
 from schemas.evaluation import CohortMetrics, CohortName, FlaggedRate, RateEstimate
+from schemas.image import ImageIdentity
 from schemas.order import AuditOrder, ExposurePolicy, OutagePolicy, SplitFractions, WeightRange
 from schemas.records import (
     AnyRecord,
@@ -53,6 +54,7 @@ __all__ = [
     "Finding",
     "FlaggedRate",
     "GrantRecord",
+    "ImageIdentity",
     "MembershipVerdict",
     "MintConfig",
     "ModelConfig",

@@ -74,6 +74,9 @@ class AuditOrder(Schema):
     outage_policy: OutagePolicy = "continue-late"
     late_after_seconds: FiniteFloat = Field(default=60.0, gt=0.0)
     most_session_hours: FiniteFloat = Field(default=72.0, gt=0.0)
+    most_sessions: Annotated[int, Field(ge=1)] = Field(
+        default=20, description="sessions granted; each has a nonce, and none is to be chosen"
+    )
     false_positive_rate: Rate = Field(default=0.01, description="default rate of verdicts")
 
     @model_validator(mode="after")

@@ -80,6 +80,9 @@ class SessionGrant(Schema):
 
     schema_version: Literal[1] = 1
     session_id: Name
+    session_number: Annotated[int, Field(ge=1)] = Field(
+        description="how many sessions this order has had, this one included"
+    )
     origin: str = Field(description="C2SP checkpoint origin: `<server>/sessions/<session_id>`")
     request_digest: Sha256
     order_digest: Sha256

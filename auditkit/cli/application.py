@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import typer
 
-from auditkit.cli import auditor, demo, developer, doctor, evidence, queries
+from auditkit.cli import auditor, demo, developer, doctor, evidence, image, queries
 from auditkit.cli.errors import EXPECTED_ERRORS, describe
 from auditkit.cli.output import console, print_error
 
@@ -41,6 +41,7 @@ app.command("verify", rich_help_panel=ANYONE)(evidence.verify)
 app.command("export", rich_help_panel=ANYONE)(evidence.export)
 app.command("query", rich_help_panel=ANYONE)(queries.query)
 app.command("report", rich_help_panel=ANYONE)(queries.report)
+app.add_typer(image.image_app, name="image", rich_help_panel=ANYONE)
 app.command("doctor", rich_help_panel=ANYONE)(doctor.doctor)
 app.command("demo", rich_help_panel=ANYONE)(demo.demo)
 

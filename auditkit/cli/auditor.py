@@ -11,7 +11,7 @@ from rich.table import Table
 
 from auditkit.cli.connection import ServerOption, TokenFileOption, connect
 from auditkit.cli.errors import UsageError
-from auditkit.cli.output import console, print_json
+from auditkit.cli.output import console, print_json, quoted
 from auditkit.evidence import dsse, statements
 from auditor_server.settings import DEFAULT_HOST, DEFAULT_PORT
 from schemas import AuditOrder
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_HOME = Path("auditor-home")
 DEFAULT_ORDER_DAYS = 90
+MOST_ORDER_DAYS = 36_500  # a century
 TOKENS_FOLDER = "tokens"
 
 HomeOption = Annotated[
@@ -55,10 +56,11 @@ def init(
     folder.mkdir(mode=0o700)
     for role, token in created.tokens.items():
         write_private(folder / f"{role}.token", token.encode() + b"\n")
-    console.print(f"made the auditor's home [bold]{home}[/bold]")
-    console.print(f"  {home}/keys/            private keys; back them up, show them to nobody")
-    console.print(f"  {home}/trust-root.json  hand this to developers and to anyone who verifies")
-    console.print(f"  {home}/tokens/          one access token per role, to hand out")
+    shown = quoted(home)
+    console.print(f"made the auditor's home [bold]{shown}[/bold]")
+    console.print(f"  {shown}/keys/            private keys; back them up, show them to nobody")
+    console.print(f"  {shown}/trust-root.json  hand this to developers and to anyone who verifies")
+    console.print(f"  {shown}/tokens/          one access token per role, to hand out")
     console.print("\nnext: write an order (see examples/orders/) and run")
     console.print(f"  auditkit order create ORDER.toml --home {home}", markup=False)
     console.print(f"  auditkit serve --home {home}", markup=False)
@@ -82,7 +84,8 @@ def serve(
         host,
         port,
         on_ready=lambda bound, actual: console.print(
-            f"auditkit server for [bold]{home}[/bold] on http://{bound}:{actual} (Ctrl-C stops it)"
+            f"auditkit server for [bold]{quoted(home)}[/bold] on http://{bound}:{actual} "
+            "(Ctrl-C stops it)"
         ),
     )
 
@@ -112,8 +115,8 @@ def order_create(
     if output is not None:
         _write(output, envelope)
     console.print(
-        f"signed and filed order [bold]{order.order_id}[/bold] for {order.developer}, in force "
-        f"until {order.expires_at:%Y-%m-%d}"
+        f"signed and filed order [bold]{order.order_id}[/bold] for {quoted(order.developer)}, in "
+        f"force until {order.expires_at:%Y-%m-%d}"
     )
 
 
@@ -128,11 +131,14 @@ def read_order(file: Path, auditor: str, now: datetime) -> AuditOrder:
         document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the order {file}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not valid TOML: {error}") from error
     days = document.pop("valid_days", DEFAULT_ORDER_DAYS)
-    if not isinstance(days, int | float) or days <= 0:
-        raise UsageError(f"valid_days in {file} is {days!r}; expected a positive number")
+    if not isinstance(days, int | float) or not 0 < days <= MOST_ORDER_DAYS:
+        raise UsageError(
+            f"valid_days in {file} is {days!r}; expected a positive number, at most "
+            f"{MOST_ORDER_DAYS}"
+        )
     document |= {
         "auditor": auditor,
         "issued_at": now.isoformat(),
@@ -178,7 +184,10 @@ def order_list(
         table.add_column(heading)
     for order in orders:
         table.add_row(
-            order["order_id"], order["developer"], str(order["expires_at"])[:10], order["purpose"]
+            quoted(order["order_id"]),
+            quoted(order["developer"]),
+            quoted(order["expires_at"])[:10],
+            quoted(order["purpose"]),
         )
     console.print(table if orders else "no orders yet")
 

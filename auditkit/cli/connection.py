@@ -29,20 +29,26 @@ def read_token(token_file: Path | None) -> str:
     """Return the token from a file, or from the variable AUDITKIT_TOKEN.
 
     Raises:
-        UsageError: neither is there.
+        UsageError: neither is there, or it is no token.
     """
     if token_file is not None:
         try:
-            return token_file.read_text().strip()
+            token = token_file.read_bytes().decode(errors="replace").strip()
         except OSError as error:
             raise UsageError(
                 f"cannot read the token file {token_file}: {error.strerror}; the auditor hands "
                 "tokens out when the server is set up"
             ) from error
-    token = os.environ.get("AUDITKIT_TOKEN", "").strip()
+    else:
+        token = os.environ.get("AUDITKIT_TOKEN", "").strip()
     if not token:
         raise UsageError(
             "no token: give --token-file, or set AUDITKIT_TOKEN to the token from the auditor"
+        )
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise UsageError(
+            f"{token_file or 'AUDITKIT_TOKEN'} does not hold a token, which is one line of letters "
+            "and digits; give the file as the auditor made it"
         )
     return token
 

@@ -7,6 +7,7 @@ from auditkit.evidence.errors import EvidenceError
 from auditkit.mint.errors import MintError
 from auditkit.reports.errors import ReportError
 from auditor_server.errors import ServerError
+from containers.errors import ContainerError
 from developer_agent.errors import AgentError
 
 
@@ -16,9 +17,11 @@ class UsageError(Exception):
 
 EXPECTED_ERRORS = (
     AgentError,
+    ContainerError,
     DataError,
     EvidenceError,
     MintError,
+    OSError,  # a path, a permission, a full disk: for the user to put right
     ReportError,
     ServerError,
     UsageError,
@@ -30,6 +33,9 @@ def describe(error: BaseException) -> str:
     """Return what to print for an expected error."""
     if isinstance(error, ValidationError):
         return describe_validation(error)
+    if isinstance(error, OSError) and error.strerror:
+        what = f"cannot use {error.filename}: " if error.filename else ""
+        return what + error.strerror
     return str(error)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from auditkit.cli.connection import ServerOption, TokenFileOption, connect
 from auditkit.cli.errors import UsageError
-from auditkit.cli.output import console, holds, print_json, print_verification
+from auditkit.cli.output import console, holds, print_json, print_verification, quoted
 
 EXIT_NOT_VERIFIED = 1
 
@@ -76,13 +76,14 @@ def export(
         try:
             with partial.open("wb") as file:
                 size = client.bundle(session, file)
+            partial.replace(output)
         except OSError as error:
+            partial.unlink(missing_ok=True)
             raise UsageError(f"cannot write {output}: {error.strerror}") from error
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-    partial.replace(output)
-    console.print(f"wrote {output} ({size / 1e6:.1f} MB)")
+    console.print(f"wrote {quoted(output)} ({size / 1e6:.1f} MB)")
     console.print(f"check it with: auditkit verify {output} --trust-root TRUST_ROOT", markup=False)
 
 

@@ -43,10 +43,11 @@ def image_identity(
 ) -> None:
     """Recompute which image a saved archive contains, from every byte of it.
 
-    The [bold]image[/bold] digest is what an order's `images` lists. It covers the configuration
-    (entry point, environment, user) and, through it, every uncompressed layer; so it is the same
-    however the image was saved or compressed, and `docker image inspect` calls it the image's Id
-    unless the engine keeps images in containerd's store.
+    The [bold]image[/bold] digest is what an order's `images` lists. It covers the
+    configuration (entry point, environment, user) and, through it, every
+    uncompressed layer, so it does not depend on how the image was saved.
+    `docker image inspect` shows it as the Id, but an engine that keeps images
+    in containerd's store shows the manifest digest there.
 
         docker save --output training.tar training:1.0
         auditkit image identity training.tar
@@ -95,9 +96,9 @@ def image_diff(
 ) -> None:
     """Show what differs between two saved images, configuration and files, both verified first.
 
-    A line beginning with + is only in B, - only in A, ~ in both and not the same. Times of files
-    are not compared, as two builds of the same files differ in them. Exit code 0 when both are the
-    same image, 1 when they are not.
+    A line beginning with + is only in B, - only in A, ~ in both and not the
+    same. Times of files are not compared, as two builds of the same files
+    differ in them. Exit code 0 when both are the same image, 1 when not.
 
         auditkit image diff allowed.tar found.tar
     """

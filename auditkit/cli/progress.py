@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from auditkit.cli.output import quoted
 from developer_agent.session import Session
 from developer_agent.trainer import StepProgress
 from developer_agent.uplink import UplinkState
@@ -71,7 +72,7 @@ class ProgressDisplay:
         split = session.grant.split
         self._console.print(
             f"session [bold]{session.grant.session_id}[/bold] granted by "
-            f"{session.trust_root.auditor}\n"
+            f"{quoted(session.trust_root.auditor)}\n"
             f"  pool of {split.pool}: D {split.told} told + {split.silent} silent, "
             f"{split.told_only} told only, E {split.external}, C {split.calibration}"
         )

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from auditkit.cli.connection import ServerOption, TokenFileOption, connect
 from auditkit.cli.errors import UsageError
-from auditkit.cli.output import console, print_json
+from auditkit.cli.output import console, print_json, quoted, visible
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 PLAIN_WORDS = {
@@ -38,7 +38,7 @@ def query(
     from schemas import MembershipVerdict
 
     files = _image_files(images)
-    contents = [(file.name, file.read_bytes()) for file in files]
+    contents = [(visible(file.name), file.read_bytes()) for file in files]
     with connect(server, token_file) as client:
         envelopes = client.query(session, contents, false_positive_rate)
     verdicts = [
@@ -59,7 +59,7 @@ def query(
     for heading in ("image", "p-value", "verdict"):
         table.add_column(heading)
     for file, verdict in zip(files, verdicts, strict=True):
-        table.add_row(file.name, f"{verdict.p_value:.4g}", PLAIN_WORDS[verdict.outcome])
+        table.add_row(quoted(file.name), f"{verdict.p_value:.4g}", PLAIN_WORDS[verdict.outcome])
     console.print(table)
     rate = verdicts[0].false_positive_rate
     console.print(
@@ -84,7 +84,7 @@ def report(
         output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
-    console.print(f"wrote {output} ({len(page) / 1e3:.0f} kB); open it in any browser")
+    console.print(f"wrote {quoted(output)} ({len(page) / 1e3:.0f} kB); open it in any browser")
 
 
 def _image_files(paths: list[Path]) -> list[Path]:

@@ -13,7 +13,12 @@ from auditkit.evidence.derivation import LEAF_BYTES
 from auditkit.evidence.errors import EnvelopeFormatError, EvidenceError
 from auditkit.evidence.findings import Result, Skipped
 from auditkit.evidence.keys import PublicKey
-from auditkit.evidence.policy import check_order_in_force, check_rules, split_sizes
+from auditkit.evidence.policy import (
+    check_order_in_force,
+    check_rules,
+    check_session_number,
+    split_sizes,
+)
 from schemas import AuditOrder, SampleCommitment, SessionGrant, SessionRequest, TrustRoot
 
 SECONDS_PER_HOUR = 3600
@@ -139,7 +144,11 @@ def request_within_policy(documents: Documents) -> Result:
         raise GrantMismatchError(
             f"the grant splits the pool into {grant.split}, the order's fractions give {expected}"
         )
-    return f"{request.config.model.architecture}, taps {request.config.taps.setup}"
+    check_session_number(order, grant.session_number)
+    return (
+        f"{request.config.model.architecture}, taps {request.config.taps.setup}; session "
+        f"{grant.session_number} of at most {order.most_sessions} under this order"
+    )
 
 
 def grant_signed(documents: Documents) -> Result:

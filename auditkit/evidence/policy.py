@@ -15,6 +15,10 @@ class OrderNotInForceError(PolicyError):
     """The order has expired, or is not valid yet."""
 
 
+class TooManySessionsError(PolicyError):
+    """The order has had all its sessions: a developer must not choose among nonces."""
+
+
 class DeveloperMismatchError(PolicyError):
     """The order was issued to another developer."""
 
@@ -69,6 +73,20 @@ class ExternalBatchError(PolicyError):
 
 class PoolTooSmallError(PolicyError):
     """The pool leaves too few samples in a cohort."""
+
+
+def check_session_number(order: AuditOrder, number: int) -> None:
+    """Check that an order has not had too many sessions, each with a nonce of its own.
+
+    Raises:
+        TooManySessionsError: it has.
+    """
+    if number > order.most_sessions:
+        raise TooManySessionsError(
+            f"session {number} asked for under order {order.order_id}, which allows "
+            f"{order.most_sessions}; resume a session that was broken off, or ask the auditor for "
+            "a new order"
+        )
 
 
 def split_sizes(fractions: SplitFractions, pool_size: int) -> SplitSizes:

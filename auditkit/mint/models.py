@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, TypeVar
 
 import timm
@@ -53,6 +54,10 @@ UNFIT = (
     ValueError,
 )
 
+# torch has one generator and one thread count for the whole process. A server that builds two
+# models at a time would give each some of the other's random numbers.
+_BUILDING = Lock()
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -89,13 +94,13 @@ def build_audited_model(config: ModelConfig, seed: int) -> nn.Module:
 def initialised(build: Callable[[], Module], seed: int) -> Module:
     """Run `build` so that the random numbers it draws depend on `seed` alone.
 
-    The caller's random state and thread count are left as they were.
+    The caller's random state and thread count are left as they were. One model is built at a time.
 
     Raises:
         ModelSizeError: the model is too large; found out before any memory is taken.
 
     """
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with _BUILDING, torch.random.fork_rng(devices=[]), _one_thread():
         with torch.device("meta"):
             _check_size(build())
         torch.manual_seed(seed)

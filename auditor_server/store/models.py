@@ -2,7 +2,16 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, Dialect, ForeignKey, LargeBinary, String, Text, TypeDecorator
+from sqlalchemy import (
+    DateTime,
+    Dialect,
+    ForeignKey,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from schemas.wire import SessionState
@@ -62,8 +71,11 @@ class SessionRow(Base):
 
     __tablename__ = "sessions"
 
+    __table_args__ = (UniqueConstraint("order_id", "number"),)
+
     id: Mapped[str] = mapped_column(primary_key=True)
     order_id: Mapped[str] = mapped_column(ForeignKey("orders.order_id"), index=True)
+    number: Mapped[int]
     owner: Mapped[str] = mapped_column(ForeignKey("tokens.id"), index=True)
     request_digest: Mapped[str] = mapped_column(unique=True)
     session_key: Mapped[str] = mapped_column(unique=True)

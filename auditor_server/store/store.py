@@ -1,6 +1,6 @@
 """All queries in one place. Every method is one transaction, durable when it returns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -102,13 +102,33 @@ class Store:
 
     # Sessions
 
-    def add_session(self, session: SessionRow) -> SessionRow:
-        """Store a session and return it; return the stored one if request or key are known."""
+    def add_session(
+        self,
+        *,
+        order_id: str,
+        request_digest: str,
+        session_key: str,
+        make: Callable[[int], SessionRow],
+    ) -> SessionRow:
+        """Store the next session of an order and return it.
+
+        Args:
+            order_id: the order.
+            request_digest: of the request; a session that answers it already is returned instead.
+            session_key: likewise.
+            make: given the session's number under its order, counted from 1.
+        """
         known = select(SessionRow).where(
-            (SessionRow.request_digest == session.request_digest)
-            | (SessionRow.session_key == session.session_key)
+            (SessionRow.request_digest == request_digest) | (SessionRow.session_key == session_key)
         )
-        return self._add_or_get(session, known)
+        count = select(func.count()).select_from(SessionRow).where(SessionRow.order_id == order_id)
+        with self._write.begin() as transaction:
+            stored = transaction.scalar(known)
+            if stored is not None:
+                return stored
+            row = make((transaction.scalar(count) or 0) + 1)
+            transaction.add(row)
+        return row
 
     def session(self, session_id: str) -> SessionRow | None:
         """Return one session, without its leaves."""

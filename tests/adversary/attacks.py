@@ -411,6 +411,12 @@ DOCUMENTS = (
         also={"equal-exposure": "what the request asks for was also done: 201 exposures each"},
     ),
     Attack(
+        "many sessions are opened to choose among their nonces",
+        "request-within-policy",
+        "TooManySessionsError",
+        Plot(order={"most_sessions": 5}, grant={"session_number": 6}),
+    ),
+    Attack(
         "the control cohorts are taken out of the split",
         "request-within-policy",
         "GrantMismatchError",

@@ -337,6 +337,7 @@ def _grant(
 ) -> tuple[SessionGrant, bytes, str]:
     honest = SessionGrant(
         session_id=SESSION,
+        session_number=1,
         origin=f"{ORIGIN}/sessions/{SESSION}",
         request_digest=sha256_hex(request_bytes),
         order_digest=order_digest,

@@ -98,6 +98,7 @@ class FaultyAuditor:
         now = datetime.now(UTC)
         grant = SessionGrant(
             session_id=SESSION,
+            session_number=1,
             origin=self.origin,
             request_digest="1" * 64,
             order_digest="2" * 64,

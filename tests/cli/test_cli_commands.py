@@ -33,6 +33,9 @@ COMMANDS = [
     ("export",),
     ("query",),
     ("report",),
+    ("image", "identity"),
+    ("image", "verify"),
+    ("image", "diff"),
     ("doctor",),
     ("demo",),
 ]

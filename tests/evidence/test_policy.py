@@ -207,8 +207,14 @@ def test_each_rule_has_its_error(name: str) -> None:
 
 
 def test_every_rule_and_every_error_is_in_the_table() -> None:
-    errors = {error for _, _, error in CASES.values()}
+    errors = {error for _, _, error in CASES.values()} | {policy.TooManySessionsError}
     assert errors == set(policy.PolicyError.__subclasses__())
+
+
+def test_an_order_has_a_limited_number_of_sessions() -> None:
+    policy.check_session_number(order(most_sessions=2), 2)
+    with pytest.raises(policy.TooManySessionsError):
+        policy.check_session_number(order(most_sessions=2), 3)
 
 
 def test_the_rules_do_not_judge_the_time() -> None:

@@ -240,6 +240,7 @@ def session_report() -> ReportInput:
         request_digest=digest("2"),
         grant=SessionGrant(
             session_id="ses-4f1c",
+            session_number=1,
             origin="audit.example.org/sessions/ses-4f1c",
             request_digest=digest("2"),
             order_digest=digest("1"),

@@ -17,6 +17,7 @@ from schemas import (
     Finding,
     FlaggedRate,
     GrantRecord,
+    ImageIdentity,
     MembershipVerdict,
     MintConfig,
     ModelConfig,
@@ -114,6 +115,7 @@ DOCUMENTS: tuple[Schema, ...] = (
     ),
     SessionGrant(
         session_id=SESSION,
+        session_number=1,
         origin=f"audit.example.org/sessions/{SESSION}",
         request_digest=FIRST,
         order_digest=SECOND,
@@ -206,6 +208,13 @@ DOCUMENTS: tuple[Schema, ...] = (
         false_positive_rate=0.01,
         outcome="member",
         issued_at=ISSUED,
+    ),
+    ImageIdentity(
+        config_digest=FIRST,
+        diff_ids=(SECOND, THIRD),
+        manifest_digest=THIRD,
+        manifest_source="derived",
+        archive_digest=SECOND,
     ),
     FINDING,
     VerificationReport(

@@ -103,6 +103,7 @@ def make_order(order_id: str, now: datetime, **changes: Any) -> AuditOrder:
             "mint_weight": WeightRange(least=0.0, most=10.0),
             "allow_without_container": True,
             "false_positive_rate": 0.1,
+            "most_sessions": 1000,
             **changes,
         }
     )

@@ -116,6 +116,20 @@ def test_every_session_has_its_own_nonce(new_agent: Any) -> None:
     assert len({agent.grant.session_id for agent in agents}) == 3
 
 
+def test_a_developer_cannot_choose_among_nonces_without_end(live_server: LiveServer) -> None:
+    digest = live_server.add_order("twice", most_sessions=2)
+    developer = live_server.client("developer")
+    requests = [make_request(digest, SigningKey.generate()) for _ in range(3)]
+    answers = [developer.post("/sessions", json=opening("twice", r)) for r in requests]
+    assert [answer.status_code for answer in answers] == [201, 201, 422]
+    assert is_problem(answers[2], 422, "TooManySessionsError")
+    # What was granted stays granted, and says which session of the order it is.
+    again = developer.post("/sessions", json=opening("twice", requests[1]))
+    assert again.content == answers[1].content
+    payload = dsse.Envelope.from_bytes(again.content).payload
+    assert statements.parse(payload, statements.GRANT_PREDICATE, SessionGrant).session_number == 2
+
+
 def test_a_request_outside_its_order_is_refused(live_server: LiveServer, order_digest: str) -> None:
     config = CONFIG.model_copy(update={"mint": MintConfig(mint_weight=100.0)})
     for changes, error in (

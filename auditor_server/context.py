@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sqlalchemy.exc import DBAPIError
+
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.verify import COSIGNER_SUFFIX
-from auditor_server.errors import SessionNotFoundError
+from auditor_server.errors import HomeError, SessionNotFoundError
 from auditor_server.home import Home, open_home
 from auditor_server.settings import ServerSettings
 from auditor_server.store import BlobStore, SessionRow, Store
@@ -36,12 +38,18 @@ class Auditor:
         """Open the home that the settings name.
 
         Raises:
-            HomeError: there is none, or a key that the server signs with is missing.
+            HomeError: there is none, a key that the server signs with is missing, or the
+                database cannot be used.
 
         """
         home = open_home(settings.home)
         store = home.open_store(settings.database_url)
-        store.create_tables()
+        try:
+            store.create_tables()
+        except DBAPIError as error:
+            raise HomeError(
+                f"the database of {home.path} can't be used: {error.orig}; restore it from a backup"
+            ) from error
         return cls(
             settings=settings,
             home=home,

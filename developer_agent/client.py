@@ -57,8 +57,7 @@ class ServerClient:
         Raises:
             ServerUnreachableError: `base_url` is not an http or https URL.
         """
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(base_url):
             raise ServerUnreachableError(
                 f"{base_url!r} is no server address; expected one like https://audit.example.org"
             )
@@ -280,6 +279,14 @@ class _BearerToken(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that hold no IPv6 address
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _session(session_id: str, part: str | None = None) -> str:

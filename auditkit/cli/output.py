@@ -12,9 +12,7 @@ from schemas import Finding, VerificationReport
 
 PLAIN_WIDTH = 140  # columns where output goes to a file or a pipe
 
-console = Console(
-    highlight=False, emoji=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH
-)
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 error_console = Console(stderr=True, highlight=False, emoji=False)
 
 OUTCOME_STYLES = {

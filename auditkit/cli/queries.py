@@ -34,7 +34,8 @@ def query(
     as_json: Annotated[bool, typer.Option("--json", help="Print the signed verdicts.")] = False,
 ) -> None:
     """Was this picture used? One signed verdict per image, at an exact false-positive rate."""
-    from auditkit.evidence import dsse, statements
+    from auditkit.evidence import canonical, dsse, statements
+    from auditkit.mint.calibration import control_false_discoveries
     from schemas import MembershipVerdict
 
     files = _image_files(images)
@@ -47,24 +48,38 @@ def query(
         )
         for data in envelopes
     ]
+    adjusted = control_false_discoveries([verdict.p_value for verdict in verdicts])
     if as_json:
         print_json(
             [
-                {"file": str(file), "verdict": verdict.as_json()}
-                for file, verdict in zip(files, verdicts, strict=True)
+                {
+                    "file": str(file),
+                    "verdict": verdict.as_json(),
+                    "adjusted_p_value": float(p_value),
+                    "envelope": canonical.parse(data),
+                }
+                for file, verdict, p_value, data in zip(
+                    files, verdicts, adjusted, envelopes, strict=True
+                )
             ]
         )
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("image", "p-value", "verdict"):
+    for heading in ("image", "p-value", "adjusted", "verdict"):
         table.add_column(heading)
-    for file, verdict in zip(files, verdicts, strict=True):
-        table.add_row(quoted(file.name), f"{verdict.p_value:.4g}", PLAIN_WORDS[verdict.outcome])
+    for file, verdict, p_value in zip(files, verdicts, adjusted, strict=True):
+        table.add_row(
+            quoted(file.name),
+            f"{verdict.p_value:.4g}",
+            f"{p_value:.4g}",
+            PLAIN_WORDS[verdict.outcome],
+        )
     console.print(table)
     rate = verdicts[0].false_positive_rate
     console.print(
         f"\nAt a false-positive rate of {rate:g}: of 1,000 strangers, {1000 * rate:g} are called "
-        "members on average.\nThe model knows what it was told. A sample that was trained on in "
+        "members on average.\nThe adjusted p-values are for these images together (Benjamini and "
+        "Hochberg).\nThe model knows what it was told. A sample that was trained on in "
         "silence looks like a stranger."
     )
 

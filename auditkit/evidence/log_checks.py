@@ -240,7 +240,12 @@ class ReceiptCheck(LogCheck):
         self._receipts += 1
 
     @override
-    def finish(self) -> str:
+    def finish(self) -> Result:
+        if not self._receipts:
+            return Warned(
+                "one checkpoint covers the whole log, so no record commits to a cosignature: it "
+                "may have been written in one go"
+            )
         return f"{self._receipts} cosignatures are committed to by the log"
 
 
@@ -542,7 +547,7 @@ class TimesCheck(LogCheck):
                 f"{self._late} records reached the auditor more than {self._late_after:g} s after "
                 "they were written: the interlock does not bound when those were made"
             )
-        return f"every record was cosigned within {self._late_after:g} s"
+        return f"by the agent's clock, every record was cosigned within {self._late_after:g} s"
 
 
 class StatesCheck(LogCheck):

@@ -93,7 +93,7 @@ def sealed_weights(documents: Documents, seal: SealRecord | None) -> Result:
             raise SealedWeightsError(
                 f"the model's description names {what} {found}, granted and sealed was {wanted}"
             )
-    return f"weights {seal.weights_digest[:16]}…, {description.parameters:,} parameters"
+    return f"weights {seal.weights_digest[:16]}… and their description"
 
 
 def calibration_scores(documents: Documents, seal: SealRecord | None) -> Result:

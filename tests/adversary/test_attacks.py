@@ -88,12 +88,17 @@ def test_a_single_crash_is_told_in_the_singular() -> None:
     assert any("resumed 2 times after a crash" in finding.detail for finding in twice.findings)
 
 
+def test_a_log_without_interlock_is_not_said_to_have_one() -> None:
+    report = stage(Plot(segment_records=100)).report()
+    assert outcomes(report, "warning") == {"receipt-interlock"}
+
+
 def test_a_late_bulk_upload_is_a_warning_and_not_a_forgery() -> None:
     hour = 3600
     report = stage(
         Plot(segment_records=100, cosigned_at=lambda _number, seconds: seconds + hour)
     ).report()
-    assert outcomes(report, "warning") == {"times-possible"}
+    assert outcomes(report, "warning") == {"times-possible", "receipt-interlock"}
     assert outcomes(report, "failed") == set()
     assert report.level == AssuranceLevel.L1
 

@@ -163,7 +163,9 @@ def test_a_plain_server_under_https_is_not_spoken_to(server: Answers) -> None:
     assert server.asked == []
 
 
-@pytest.mark.parametrize("url", ["", "audit.example.org", "ftp://audit.example.org", "https://"])
+@pytest.mark.parametrize(
+    "url", ["", "audit.example.org", "ftp://audit.example.org", "https://", "http://[::"]
+)
 def test_what_is_no_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(ServerUnreachableError, match="no server address"):
         ServerClient(url)

@@ -1,5 +1,6 @@
 """The story as a regulator, a developer and a compliance officer live it, through the real CLI."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -66,6 +67,8 @@ def test_queries_give_signed_verdicts_that_the_bundle_proves(
         verdict = answer["verdict"]
         expected = "member" if verdict["p_value"] <= 0.01 else "not_shown"
         assert verdict["outcome"] == expected
+        assert answer["adjusted_p_value"] >= verdict["p_value"]
+        assert base64.b64decode(answer["envelope"]["payload"]).find(b'"verdict_id"') > 0
     code, report = finished.verify(finished.export("with-verdicts.bundle"))
     assert code == 0
     verdicts = [f for f in report["findings"] if f["check"] == "verdicts"]

@@ -1,5 +1,7 @@
 """Building M: the same bits from the same seed, and a clear word about every wrong description."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import timm
 import torch
@@ -34,6 +36,14 @@ def test_seed_alone_decides_the_weights() -> None:
         torch.set_num_threads(threads)
     assert first == again
     assert first != bits(build_audited_model(model_config(), 6))
+
+
+def test_models_built_at_the_same_time_do_not_share_random_numbers() -> None:
+    seeds = [1, 2, 3, 4] * 4
+    expected = {seed: build(seed=seed).weights() for seed in set(seeds)}
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda seed: build(seed=seed).weights(), seeds))
+    assert [expected[seed] for seed in seeds] == found
 
 
 def test_building_leaves_the_random_state_alone() -> None:

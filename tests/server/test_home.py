@@ -84,3 +84,14 @@ def test_a_missing_home_is_one_clear_line(
     error = capsys.readouterr().err
     assert "auditkit init" in error
     assert error.count("\n") == 1
+
+
+def test_a_damaged_database_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create(tmp_path)
+    (tmp_path / "auditor.sqlite3").write_bytes(b"not a database" * 100)
+    assert serve(monkeypatch, tmp_path, 0) == 1
+    error = capsys.readouterr().err
+    assert "restore it from a backup" in error
+    assert error.count("\n") == 1

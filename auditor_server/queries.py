@@ -23,7 +23,8 @@ from auditor_server.errors import CustomModelError
 from auditor_server.orders import find_order, read_order
 from auditor_server.store import BlobStore, SessionRow, SubmissionRow, VerdictRow
 from auditor_server.submissions import find_submission
-from schemas import MembershipVerdict, ModelDescription
+from auditor_server.verification import verify_submission
+from schemas import AssuranceLevel, MembershipVerdict, ModelDescription
 
 VERDICT_ID_RANDOM_BYTES = 8
 # The model is rebuilt only for its structure; its weights come from the file.
@@ -155,6 +156,9 @@ def query(
     ]
     scores = loaded.scores(pixels)
     p = p_values(scores, calibration)
+    level = submission.level
+    if level is None:  # the server was stopped between storing the model and verifying it
+        level = verify_submission(auditor, session).level
     now = auditor.now()
     verdicts = [
         MembershipVerdict(
@@ -168,6 +172,7 @@ def query(
             calibration_size=len(calibration),
             false_positive_rate=rate,
             outcome="member" if p_value <= rate else "not_shown",
+            level=AssuranceLevel(level),
             issued_at=now,
         )
         for image, score, p_value in zip(pixels, scores, p, strict=True)

@@ -40,3 +40,10 @@ def verify(auditor: Auditor, bundle: Bundle) -> VerificationReport:
         now=auditor.now(),
         initial_weights=initial_weights_digest,
     )
+
+
+def verify_submission(auditor: Auditor, session: SessionRow) -> VerificationReport:
+    """Verify a session whose model is here, and keep its level for the verdicts to come."""
+    report = verify(auditor, assemble(auditor, session))
+    auditor.store.set_level(session.id, report.level)
+    return report

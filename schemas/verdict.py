@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from schemas.base import Count, FiniteFloat, Name, Rate, Schema, Sha256
+from schemas.verification import AssuranceLevel
 
 EvidenceKind = Literal["declared", "calibrated", "undeclared"]
 Outcome = Literal["member", "not_shown"]
@@ -28,4 +29,5 @@ class MembershipVerdict(Schema):
     calibration_size: Count
     false_positive_rate: Rate
     outcome: Outcome
+    level: AssuranceLevel = Field(description="of the session's evidence at submission")
     issued_at: AwareDatetime

@@ -77,7 +77,8 @@ def query(
     console.print(table)
     rate = verdicts[0].false_positive_rate
     console.print(
-        f"\nAt a false-positive rate of {rate:g}: of 1,000 strangers, {1000 * rate:g} are called "
+        f"\nAssurance level {verdicts[0].level.name}: {verdicts[0].level.meaning}.\n"
+        f"At a false-positive rate of {rate:g}: of 1,000 strangers, {1000 * rate:g} are called "
         "members on average.\nThe adjusted p-values are for these images together (Benjamini and "
         "Hochberg).\nThe model knows what it was told. A sample that was trained on in "
         "silence looks like a stranger."

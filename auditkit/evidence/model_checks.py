@@ -14,7 +14,14 @@ from auditkit.evidence.derivation import initialisation_seed
 from auditkit.evidence.document_checks import Documents, open_envelope
 from auditkit.evidence.errors import EvidenceError
 from auditkit.evidence.findings import Result, Skipped
-from schemas import MembershipVerdict, ModelDescription, SealRecord, SessionGrant, SessionRequest
+from schemas import (
+    AssuranceLevel,
+    MembershipVerdict,
+    ModelDescription,
+    SealRecord,
+    SessionGrant,
+    SessionRequest,
+)
 
 InitialWeights = Callable[[SessionRequest, int], str]
 """Rebuilds M+ from a request and a seed; returns the SHA-256 of its weights file, or raises
@@ -115,8 +122,13 @@ def calibration_scores(documents: Documents, seal: SealRecord | None) -> Result:
     return f"{found} scores of C as committed"
 
 
-def verdicts(documents: Documents, seal: SealRecord | None, sealed_at: int | None) -> Result:
-    """Every verdict is signed, about this model, issued after the seal, and follows from C."""
+def verdicts(
+    documents: Documents, seal: SealRecord | None, sealed_at: int | None, level: AssuranceLevel
+) -> Result:
+    """Every verdict is signed, about this model, issued after the seal, and follows from C.
+
+    `level` is what the evidence reaches without the verdicts.
+    """
     bundle = documents.bundle
     if not bundle.verdicts:
         return Skipped("nothing has been asked yet")
@@ -135,6 +147,12 @@ def verdicts(documents: Documents, seal: SealRecord | None, sealed_at: int | Non
         )
         _check_binding(verdict, documents.grant, seal, sealed_at)
         _check_p_value(verdict, calibration)
+        # At L0 a failed check says more than this could.
+        if verdict.level > level > AssuranceLevel.L0:
+            raise VerdictError(
+                f"verdict {verdict.verdict_id} claims assurance level {verdict.level.name}, the "
+                f"evidence here reaches {level.name}"
+            )
     return f"{len(bundle.verdicts)} signed verdicts"
 
 

@@ -120,7 +120,7 @@ def verify_bundle(
 
     findings = [run_check("documents", "Order, request and grant can be read", readable)]
     if opened:
-        findings += _check_opened(opened[0], initial_weights)
+        findings = _check_opened(opened[0], findings, initial_weights)
     return VerificationReport(
         session_id=opened[0].grant.session_id if opened else UNKNOWN_SESSION,
         verified_at=now,
@@ -145,8 +145,10 @@ def assurance_level(findings: Sequence[Finding]) -> AssuranceLevel:
     return AssuranceLevel.L3
 
 
-def _check_opened(documents: Documents, rebuild: InitialWeights | None) -> list[Finding]:
-    findings = [
+def _check_opened(
+    documents: Documents, before: list[Finding], rebuild: InitialWeights | None
+) -> list[Finding]:
+    findings = before + [
         run_check(check.name, check.claim, _bound(check.run, documents))
         for check in DOCUMENT_CHECKS
     ]
@@ -175,10 +177,13 @@ def _check_opened(documents: Documents, rebuild: InitialWeights | None) -> list[
             "The final error rates in the log follow from the committed scores",
             lambda: error_rates(documents, log.evaluation, seal),
         ),
+    ]
+    level = assurance_level(findings)
+    findings += [
         run_check(
             "verdicts",
             "Every verdict follows from this model and its calibration",
-            lambda: model_checks.verdicts(documents, seal, sealed_at),
+            lambda: model_checks.verdicts(documents, seal, sealed_at, level),
         ),
         run_check(
             "replay",

@@ -32,4 +32,4 @@ def submit_model(
     session = auditor.session(session_id, principal)
     weights, description, scores = (file_part(form, name).file for name in PARTS)
     submissions.submit(auditor, session, weights=weights, description=description, scores=scores)
-    return verification.verify(auditor, verification.assemble(auditor, session))
+    return verification.verify_submission(auditor, session)

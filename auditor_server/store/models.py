@@ -123,6 +123,7 @@ class SubmissionRow(Base):
     weights_digest: Mapped[str]
     description_digest: Mapped[str]
     scores_digest: Mapped[str]
+    level: Mapped[int | None]
     received_at: Mapped[datetime]
 
 

@@ -243,6 +243,14 @@ class Store:
         with self._read() as transaction:
             return transaction.get(SubmissionRow, session_id)
 
+    def set_level(self, session_id: str, level: int) -> None:
+        """Keep the assurance level that the verification of a submission gave."""
+        statement = (
+            update(SubmissionRow).where(SubmissionRow.session_id == session_id).values(level=level)
+        )
+        with self._write.begin() as transaction:
+            transaction.execute(statement)
+
     # Verdicts
 
     def add_verdicts(self, verdicts: Sequence[VerdictRow]) -> None:

@@ -43,6 +43,7 @@ from auditkit.evidence import notes
 from auditkit.evidence.bundle import Bundle
 from auditkit.mint.metrics import rate
 from schemas import (
+    AssuranceLevel,
     CalibrationRecord,
     EvaluationRecord,
     FlaggedRate,
@@ -1174,6 +1175,12 @@ MODEL = (
         "verdicts",
         "VerdictError",
         one_verdict(scores_digest=OTHER),
+    ),
+    Attack(
+        "a verdict claims a higher assurance level than the evidence has",
+        "verdicts",
+        "VerdictError",
+        one_verdict(level=AssuranceLevel.L3),
     ),
     Attack(
         "a verdict of another session is shown",

@@ -32,6 +32,7 @@ from auditkit.evidence.verify import COSIGNER_SUFFIX, verify_bundle
 from auditkit.mint.metrics import cohort_metrics, flagged_rates
 from auditkit.mint.scores import CohortScores
 from schemas import (
+    AssuranceLevel,
     AuditOrder,
     CalibrationRecord,
     CohortMetrics,
@@ -583,6 +584,7 @@ def _verdict(
         calibration_size=len(calibration),
         false_positive_rate=rate,
         outcome="member" if p_value <= rate else "not_shown",
+        level=AssuranceLevel.L1,
         issued_at=datetime.fromtimestamp(last_time, UTC) + timedelta(hours=1),
     )
     verdict = honest.model_copy(update=plot.changes)

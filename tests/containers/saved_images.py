@@ -82,7 +82,7 @@ def config(layers: Sequence[bytes], **settings: Any) -> bytes:
                 "Entrypoint": ["python", "-m", "train"],
                 "Env": ["PATH=/usr/bin", "MODE=audit"],
                 "User": "1000",
-                "WorkingDir": "/work",
+                "WorkingDir": "/app",
                 "Labels": {"a": "lower", "A": "upper"},
             }
             | settings,
@@ -151,7 +151,7 @@ BASE = layer(
     File("usr/bin/python", b"interpreter", mode=0o755),
     File("bin", link="usr/bin", kind=tarfile.SYMTYPE),
 )
-CODE = layer(File("work/train.py", b"train()\n", user=1000, group=1000))
+CODE = layer(File("app/train.py", b"train()\n", user=1000, group=1000))
 IMAGE = Image(config([BASE, CODE]), (BASE, CODE))
 
 

@@ -107,12 +107,12 @@ def test_another_image_another_signer_and_an_old_order_are_refused(tmp_path: Pat
 
 def test_the_difference_is_shown_to_people_and_machines(tmp_path: Path) -> None:
     first = save(tmp_path, IMAGE.docker(), "first.tar")
-    hook = layer(File("work/train.py", b"steal()\n", mode=0o755), File("x\x1b[2J[red]", b""))
+    hook = layer(File("app/train.py", b"steal()\n", mode=0o755), File("x\x1b[2J[red]", b""))
     second = save(tmp_path, image(BASE, CODE, hook, User="root").oci(), "second.tar")
     shown = CliRunner().invoke(image_app, ["diff", str(first), str(second)])
     assert shown.exit_code == 1
     assert "~ config.User: '1000' -> 'root'" in shown.stdout
-    assert "~ /work/train.py  (mode 0o644 -> 0o755, user 1000 -> 0" in shown.stdout
+    assert "~ /app/train.py  (mode 0o644 -> 0o755, user 1000 -> 0" in shown.stdout
     assert "+ /x\\x1b[2J[red]" in shown.stdout
     result = CliRunner().invoke(image_app, ["diff", str(first), str(second), "--json"])
     assert result.exit_code == 1

@@ -73,13 +73,13 @@ def test_a_variable_given_twice_is_not_hidden(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "fields"),
     [
-        (File("work/train.py", b"steal()\n", user=1000, group=1000), ("digest",)),
-        (File("work/train.py", b"train();\n", user=1000, group=1000), ("size", "digest")),
-        (File("work/train.py", b"train()\n", mode=0o4755, user=1000, group=1000), ("mode",)),
-        (File("work/train.py", b"train()\n"), ("user", "group")),
+        (File("app/train.py", b"steal()\n", user=1000, group=1000), ("digest",)),
+        (File("app/train.py", b"train();\n", user=1000, group=1000), ("size", "digest")),
+        (File("app/train.py", b"train()\n", mode=0o4755, user=1000, group=1000), ("mode",)),
+        (File("app/train.py", b"train()\n"), ("user", "group")),
         (
             File(
-                "work/train.py",
+                "app/train.py",
                 b"train()\n",
                 user=1000,
                 group=1000,
@@ -88,7 +88,7 @@ def test_a_variable_given_twice_is_not_hidden(tmp_path: Path) -> None:
             ("attributes",),
         ),
         (
-            File("work/train.py", mode=0o644, user=1000, group=1000, kind=tarfile.FIFOTYPE),
+            File("app/train.py", mode=0o644, user=1000, group=1000, kind=tarfile.FIFOTYPE),
             ("kind", "size", "digest"),
         ),
     ],
@@ -98,7 +98,7 @@ def test_every_property_of_a_file_counts(
 ) -> None:
     found = difference(tmp_path, IMAGE, image(BASE, CODE, layer(changed)))
     assert [(one.kind, one.path, one.changed) for one in found.files] == [
-        ("changed", "/work/train.py", fields)
+        ("changed", "/app/train.py", fields)
     ]
 
 
@@ -111,8 +111,8 @@ def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path) -> None:
 
 
 def test_a_whiteout_removes_a_file_and_an_opaque_one_all_below(tmp_path: Path) -> None:
-    assert changes(tmp_path, (BASE, CODE), layer(File("work/.wh.train.py", b""))) == [
-        ("removed", "/work/train.py")
+    assert changes(tmp_path, (BASE, CODE), layer(File("app/.wh.train.py", b""))) == [
+        ("removed", "/app/train.py")
     ]
     assert changes(tmp_path, (BASE, CODE), layer(File(".wh.etc", b""))) == [
         ("removed", "/etc"),
@@ -136,7 +136,7 @@ def test_a_whiteout_leaves_its_own_layer_alone_in_either_order(
 
 
 def test_a_file_hidden_in_a_middle_layer_can_come_back(tmp_path: Path) -> None:
-    assert changes(tmp_path, (BASE, CODE), layer(File("work/.wh.train.py", b"")), CODE) == []
+    assert changes(tmp_path, (BASE, CODE), layer(File("app/.wh.train.py", b"")), CODE) == []
 
 
 def test_a_folder_in_place_of_a_link_or_file_and_the_other_way(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_a_folder_in_place_of_a_link_or_file_and_the_other_way(tmp_path: Path) -
 
 
 def test_a_hard_link_is_the_file_it_leads_to(tmp_path: Path) -> None:
-    linked = layer(File("work/a", b"content"), File("work/b", link="work/a", kind=tarfile.LNKTYPE))
-    copied = layer(File("work/a", b"content"), File("work/b", b"content"))
+    linked = layer(File("app/a", b"content"), File("app/b", link="app/a", kind=tarfile.LNKTYPE))
+    copied = layer(File("app/a", b"content"), File("app/b", b"content"))
     assert difference(tmp_path, image(BASE, linked), image(BASE, copied)).files == ()
     below = layer(File("copy", link="usr/bin/python", kind=tarfile.LNKTYPE))
     assert changes(tmp_path, (BASE,), below) == [("added", "/copy")]
@@ -161,32 +161,32 @@ def test_a_hard_link_is_the_file_it_leads_to(tmp_path: Path) -> None:
 
 
 def test_old_spellings_of_the_root_lead_to_the_same_files(tmp_path: Path) -> None:
-    spelt = layer(File("./"), File("./work/train.py", b"1"), File("/work/x", b"2"))
+    spelt = layer(File("./"), File("./app/train.py", b"1"), File("/app/x", b"2"))
     assert changes(tmp_path, (), spelt) == [
         ("added", "/"),
-        ("added", "/work/train.py"),
-        ("added", "/work/x"),
+        ("added", "/app/train.py"),
+        ("added", "/app/x"),
     ]
 
 
-@pytest.mark.parametrize("path", ["../evil", "work/../../evil", "work/.wh...", "work/.wh."])
+@pytest.mark.parametrize("path", ["../evil", "app/../../evil", "app/.wh...", "app/.wh."])
 def test_a_layer_cannot_reach_out_of_the_image(path: str, tmp_path: Path) -> None:
     with pytest.raises((errors.UnsafeNameError, errors.LayerFormatError)):
         changes(tmp_path, (BASE,), layer(File(path, b"")))
 
 
 def test_a_changed_layer_is_not_compared_but_refused(tmp_path: Path) -> None:
-    forged = Image(IMAGE.config, (BASE, layer(File("work/train.py", b"steal()\n"))))
+    forged = Image(IMAGE.config, (BASE, layer(File("app/train.py", b"steal()\n"))))
     with pytest.raises(errors.LayerDigestError):
         difference(tmp_path, IMAGE, forged)
 
 
 def test_names_that_are_not_text_can_be_printed(tmp_path: Path) -> None:
-    odd = layer(File("work/\udcff\x1b[2J", b""))
+    odd = layer(File("app/\udcff\x1b[2J", b""))
     found = difference(tmp_path, image(), image(odd))
-    assert [change.path for change in found.files] == ["/work/\udcff\x1b[2J"]
+    assert [change.path for change in found.files] == ["/app/\udcff\x1b[2J"]
     document = json.loads(json.dumps(found.as_json()).encode())
-    assert document["files"][0]["path"] == "/work/\\xff\x1b[2J"
+    assert document["files"][0]["path"] == "/app/\\xff\x1b[2J"
     assert document["files"][0]["kind"] == "added"
     assert document["second"]["config_digest"] == found.second.config_digest
 

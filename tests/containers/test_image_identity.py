@@ -127,7 +127,7 @@ def test_another_entry_point_is_another_image(
 ) -> None:
     for change in (
         {"Entrypoint": ["python", "-m", "steal"]},
-        {"Env": ["PATH=/usr/bin", "MODE=audit", "LD_PRELOAD=/work/hook.so"]},
+        {"Env": ["PATH=/usr/bin", "MODE=audit", "LD_PRELOAD=/app/hook.so"]},
     ):
         identity = identify(save(tmp_path, layout(image(BASE, CODE, **change))))
         assert identity.diff_ids == GOLDEN_DIFF_IDS
@@ -144,7 +144,7 @@ def test_an_image_is_not_allowed_by_an_order_that_lists_none(tmp_path: Path) -> 
 def test_an_extra_layer_is_another_image(
     layout: Callable[[Image], Members], tmp_path: Path
 ) -> None:
-    extra = layer(File("work/train.py", b"steal()\n"))
+    extra = layer(File("app/train.py", b"steal()\n"))
     identity = identify(save(tmp_path, layout(image(BASE, CODE, extra))))
     with pytest.raises(ImageNotAllowedError):
         verify_image(identity, [GOLDEN_CONFIG])
@@ -154,7 +154,7 @@ def test_an_extra_layer_is_another_image(
 def test_an_extra_layer_under_the_allowed_configuration_is_found(
     layout: Callable[[Image], Members], tmp_path: Path
 ) -> None:
-    extra = layer(File("work/train.py", b"steal()\n"))
+    extra = layer(File("app/train.py", b"steal()\n"))
     forged = Image(IMAGE.config, (*IMAGE.layers, extra))
     with pytest.raises(errors.LayerCountError):
         identify(save(tmp_path, layout(forged)))
@@ -164,7 +164,7 @@ def test_an_extra_layer_under_the_allowed_configuration_is_found(
 def test_a_layer_exchanged_under_the_allowed_configuration_is_found(
     layout: Callable[[Image], Members], tmp_path: Path
 ) -> None:
-    evil = layer(File("work/train.py", b"steal()\n", user=1000, group=1000))
+    evil = layer(File("app/train.py", b"steal()\n", user=1000, group=1000))
     for layers in ((BASE, evil), (CODE, BASE)):
         with pytest.raises(errors.LayerDigestError):
             identify(save(tmp_path, layout(Image(IMAGE.config, layers))))
@@ -208,7 +208,7 @@ def test_two_layouts_that_disagree_are_found(tmp_path: Path) -> None:
 
 
 def test_two_layouts_that_agree_on_all_but_a_layer_are_found(tmp_path: Path) -> None:
-    forged = Image(IMAGE.config, (BASE, layer(File("work/train.py", b"steal()\n"))))
+    forged = Image(IMAGE.config, (BASE, layer(File("app/train.py", b"steal()\n"))))
     members = dict(IMAGE.oci()) | dict(forged.docker())
     with pytest.raises(errors.LayerDigestError):
         identify(save(tmp_path, list(members.items())))

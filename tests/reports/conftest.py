@@ -204,6 +204,7 @@ def verdict(number: int, p_value: float, score: float) -> MembershipVerdict:
         calibration_size=2000,
         false_positive_rate=0.01,
         outcome="member" if p_value <= 0.01 else "not_shown",
+        level=AssuranceLevel.L1,
         issued_at=START + timedelta(days=3),
     )
 

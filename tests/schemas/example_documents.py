@@ -207,6 +207,7 @@ DOCUMENTS: tuple[Schema, ...] = (
         calibration_size=200,
         false_positive_rate=0.01,
         outcome="member",
+        level=AssuranceLevel.L1,
         issued_at=ISSUED,
     ),
     ImageIdentity(

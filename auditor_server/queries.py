@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from auditkit.data.images import decode_image
@@ -15,7 +14,8 @@ from auditkit.data.manifest import sample_digest
 from auditkit.evidence import dsse, statements
 from auditkit.mint.calibration import check_reachable, control_false_discoveries, p_values
 from auditkit.mint.enhanced import EnhancedAuditedModel
-from auditkit.mint.preprocessing import to_inputs
+from auditkit.mint.evaluation import membership_scores
+from auditkit.mint.models import CUSTOM_PREFIX
 from auditkit.mint.scores import read_scores
 from auditor_server.context import Auditor
 from auditor_server.documents import parse
@@ -29,7 +29,6 @@ from schemas import AssuranceLevel, MembershipVerdict, ModelDescription
 VERDICT_ID_RANDOM_BYTES = 8
 # The model is rebuilt only for its structure; its weights come from the file.
 ANY_SEED = 0
-CUSTOM_PREFIX = "custom:"
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,10 @@ class LoadedModel:
 
         One at a time: in a batch, rounding would make a verdict depend on the images beside it.
         """
-        return np.array([self._score(image) for image in images], dtype=np.float32)
-
-    def _score(self, image: NDArray[np.uint8]) -> float:
-        with torch.inference_mode():
-            inputs = to_inputs(image[np.newaxis], self.description.normalisation)
-            _, mint_logits = self.model(inputs)
-        return float(mint_logits.item())
+        normalisation = self.description.normalisation
+        return np.concatenate(
+            [membership_scores(self.model, image[np.newaxis], normalisation) for image in images]
+        )
 
 
 class ModelCache:

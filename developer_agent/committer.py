@@ -31,6 +31,7 @@ from typing import Self
 
 from auditkit.evidence import notes, trust
 from auditkit.evidence.canonical import sha256_hex, to_bytes
+from auditkit.evidence.document_checks import COSIGNER_SUFFIX
 from auditkit.evidence.dsse import Envelope
 from auditkit.evidence.errors import EvidenceError
 from auditkit.evidence.keys import SigningKey
@@ -151,7 +152,7 @@ class Committer:
         self._client = client
         self._session_id = grant.session_id
         self._pending_file = folder.pending
-        cosigner = f"{trust_root.origin}/cosigner"
+        cosigner = trust_root.origin + COSIGNER_SUFFIX
         self._signer = _Signer(
             origin=grant.origin,
             key=key,

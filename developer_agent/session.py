@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from auditkit.data.manifest import Manifest
@@ -55,9 +56,9 @@ class Session:
         """The auditor's 32 random bytes."""
         return bytes.fromhex(self.grant.nonce)
 
-    @property
+    @cached_property
     def schedule(self) -> Schedule:
-        """Every batch of the training."""
+        """Every batch of the training. Asked for in every step, and derived once."""
         return Schedule(
             nonce=self.nonce,
             split=derive_split(self.nonce, self.grant.split),
@@ -118,7 +119,7 @@ def open_session(
     folder.grant.write(
         client.open_session(order_id, request_bytes, manifest.leaves, test_manifest.leaves)
     )
-    return load_session(folder, config, pool, test, user_code)
+    return _checked_session(folder, config, (pool, test), (manifest, test_manifest), user_code)
 
 
 def load_session(
@@ -135,6 +136,17 @@ def load_session(
         RunMismatchError: configuration, data, code or environment are not those of the session.
         EvidenceError, GrantRefusedError: a document is not the auditor's.
     """
+    manifests = _manifests(pool, test, folder.manifest_key.read())
+    return _checked_session(folder, config, (pool, test), manifests, user_code)
+
+
+def _checked_session(
+    folder: RunFolder,
+    config: TrainingConfig,
+    data: tuple[Pool, Pool],
+    manifests: tuple[Manifest, Manifest],
+    user_code: Iterable[Path],
+) -> Session:
     trust_root = trust.open_trust_root(folder.trust_root.read(), datetime.now(UTC))
     order = trust.verify_statement(
         trust_root,
@@ -149,8 +161,8 @@ def load_session(
     )
     request_bytes = folder.request.read()
     request = SessionRequest.from_bytes(request_bytes)
-    key, manifest_key = _secrets(folder)
-    manifest, test_manifest = _manifests(pool, test, manifest_key)
+    key = SigningKey.from_pem(folder.session_key.read())
+    (pool, test), (manifest, test_manifest) = data, manifests
     if (grant.request_digest, grant.session_key) != (
         canonical.sha256_hex(request_bytes),
         key.public.hex,

@@ -16,6 +16,7 @@ from rich.table import Table
 
 import auditkit
 from auditkit.cli.errors import UsageError
+from auditkit.cli.evidence import verify_file
 from auditkit.cli.output import console, holds, print_verification
 
 if TYPE_CHECKING:
@@ -233,17 +234,7 @@ def _write_evidence(folder: Path, url: str, token: str, session_id: str) -> None
 
 
 def _verify(folder: Path) -> bool:
-    from auditkit.evidence.bundle import read_bundle
-    from auditkit.evidence.trust import open_trust_root
-    from auditkit.evidence.verify import verify_bundle
-    from auditkit.mint.initial import initial_weights_digest
-
-    now = datetime.now(UTC)
-    root = open_trust_root((folder / "trust-root.json").read_bytes(), now)
-    with (folder / "evidence.bundle").open("rb") as file:
-        report = verify_bundle(
-            read_bundle(file), root, now=now, initial_weights=initial_weights_digest
-        )
+    report = verify_file(folder / "evidence.bundle", folder / "trust-root.json")
     print_verification(report)
     return holds(report)
 

@@ -10,6 +10,7 @@ import typer
 from auditkit.cli.connection import ServerOption, TokenFileOption, connect
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, holds, print_json, print_verification, quoted
+from schemas import VerificationReport
 
 EXIT_NOT_VERIFIED = 1
 
@@ -37,29 +38,44 @@ def verify(
 
         auditkit verify evidence.bundle --trust-root trust-root.json
     """
-    from auditkit.evidence.bundle import read_bundle
-    from auditkit.evidence.trust import open_trust_root
-    from auditkit.evidence.verify import verify_bundle
-
-    rebuild = None
-    if not no_rebuild:
-        from auditkit.mint.initial import initial_weights_digest
-
-        rebuild = initial_weights_digest
-    now = datetime.now(UTC)
-    root = open_trust_root(_read(trust_root, "trust root"), now)
-    try:
-        with bundle.open("rb") as file:
-            contents = read_bundle(file)
-            report = verify_bundle(contents, root, now=now, initial_weights=rebuild)
-    except OSError as error:
-        raise UsageError(f"cannot read the bundle {bundle}: {error.strerror}") from error
+    report = verify_file(bundle, trust_root, rebuild=not no_rebuild)
     if as_json:
         print_json({**report.as_json(), "verified": holds(report)})
     else:
         print_verification(report)
     if not holds(report):
         sys.exit(EXIT_NOT_VERIFIED)
+
+
+def verify_file(bundle: Path, trust_root: Path, *, rebuild: bool = True) -> VerificationReport:
+    """Run every check on a bundle file.
+
+    Args:
+        bundle: the evidence bundle.
+        trust_root: the auditor's trust root.
+        rebuild: rebuild the initial weights from the nonce as well.
+
+    Raises:
+        UsageError: a file cannot be read.
+        BundleError, TrustRootError: a file is not what it should be.
+    """
+    from auditkit.evidence.bundle import read_bundle
+    from auditkit.evidence.trust import open_trust_root
+    from auditkit.evidence.verify import verify_bundle
+
+    initial_weights = None
+    if rebuild:
+        from auditkit.mint.initial import initial_weights_digest
+
+        initial_weights = initial_weights_digest
+    now = datetime.now(UTC)
+    root = open_trust_root(_read(trust_root, "trust root"), now)
+    try:
+        with bundle.open("rb") as file:
+            contents = read_bundle(file)
+            return verify_bundle(contents, root, now=now, initial_weights=initial_weights)
+    except OSError as error:
+        raise UsageError(f"cannot read the bundle {bundle}: {error.strerror}") from error
 
 
 def export(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 from pydantic import ValidationError
 
@@ -71,6 +72,15 @@ class Documents:
     def grant_digest(self) -> str:
         """SHA-256 of the grant's payload."""
         return sha256_hex(self.grant_envelope.payload)
+
+    @cached_property
+    def cosignature_times(self) -> list[int]:
+        """When the auditor cosigned each checkpoint, in Unix seconds; verified once.
+
+        Raises:
+            EvidenceError: a cosignature is missing or bad.
+        """
+        return _cosignature_times(self.bundle, self.trust_root)
 
 
 def open_documents(bundle: Bundle, trust_root: TrustRoot) -> Documents:
@@ -239,7 +249,7 @@ def checkpoints_signed(documents: Documents) -> Result:
 def checkpoints_cosigned(documents: Documents) -> Result:
     """Every checkpoint carries the auditor's cosignature (C2SP tlog-cosignature)."""
     _checkpoints(documents)
-    times = cosignature_times(documents)
+    times = documents.cosignature_times
     first, last = (_as_text(time) for time in (times[0], times[-1]))
     return f"from {first} to {last} UTC"
 
@@ -259,20 +269,14 @@ def _checkpoints(documents: Documents) -> tuple[bytes, ...]:
     return documents.bundle.checkpoints
 
 
-def cosignature_times(documents: Documents) -> list[int]:
-    """Return when the auditor cosigned each checkpoint, in Unix seconds.
-
-    Raises:
-        EvidenceError: a cosignature is missing or bad.
-    """
-    root = documents.trust_root
+def _cosignature_times(bundle: Bundle, root: TrustRoot) -> list[int]:
     keys = [
         notes.VerifierKey.cosignature(root.origin + COSIGNER_SUFFIX, key)
         for key in trust.role_keys(root, "cosigner").values()
     ]
     threshold = root.roles["cosigner"].threshold
     earliest = []
-    for note in documents.bundle.checkpoints:
+    for note in bundle.checkpoints:
         times = [
             signature.timestamp
             for signature in notes.verify(note, keys).signatures

@@ -18,7 +18,6 @@ from auditkit.evidence.document_checks import (
     COSIGNER_SUFFIX,
     DOCUMENT_CHECKS,
     Documents,
-    cosignature_times,
     open_documents,
 )
 from auditkit.evidence.error_rates import error_rates
@@ -200,7 +199,7 @@ def _bound(check: Callable[[Documents], Result], documents: Documents) -> Callab
 
 def _readable_times(documents: Documents) -> list[int]:
     try:
-        return cosignature_times(documents)
+        return documents.cosignature_times
     except EvidenceError:
         return []  # `checkpoints-cosigned` has said so
 

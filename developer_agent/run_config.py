@@ -11,7 +11,9 @@ from pydantic import Field, ValidationError
 from auditkit.data.pools import DataSource
 from developer_agent.errors import AgentError
 from schemas import TrainingConfig
-from schemas.base import Name, Schema
+from schemas.base import FiniteFloat, Name, Schema
+
+DEFAULT_MEMORY_GIB = 8.0  # a mid-sized network and its pool
 
 
 class RunConfigError(AgentError):
@@ -29,6 +31,29 @@ class ServerConfig(Schema):
     )
 
 
+class CodeConfig(Schema):
+    """The developer's own training code. Paths are relative to the file."""
+
+    loop: str = Field(description="Python file whose function `train` is the training loop")
+    files: tuple[str, ...] = Field(
+        default=(), description="further files and folders that the loop imports"
+    )
+
+
+class ContainerConfig(Schema):
+    """The container that `auditkit train` runs in."""
+
+    image: str = Field(description="path of the image's archive, from `auditkit package`")
+    signature: str | None = Field(
+        default=None, description="path of what `cosign download signature` gave for the image"
+    )
+    memory_gib: FiniteFloat = Field(default=DEFAULT_MEMORY_GIB, gt=0.0)
+    cpus: FiniteFloat | None = Field(default=None, gt=0.0, description="None: all of the machine's")
+    gpus: str | None = Field(
+        default=None, description="`all`, or identifiers of GPUs with commas between them"
+    )
+
+
 class RunConfig(Schema):
     """One supervised run. Only `training` is sent to the auditor; paths stay here."""
 
@@ -38,6 +63,10 @@ class RunConfig(Schema):
     pool: DataSource
     test: DataSource
     training: TrainingConfig
+    code: CodeConfig | None = Field(default=None, description="None: the built-in training loop")
+    container: ContainerConfig | None = Field(
+        default=None, description="None: only `auditkit train --no-container` can run this"
+    )
 
 
 def read_toml(path: Path) -> dict[str, Any]:

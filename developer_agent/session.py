@@ -107,7 +107,6 @@ def open_session(
             developer=developer,
             config=config,
             code_digest=code_digest(user_code),
-            image_digest=None,
             pool=manifest.commitment,
             test=test_manifest.commitment,
             session_key=key.public.hex,

@@ -1,11 +1,19 @@
 """Everything that crosses a wire or is signed. Imports nothing else of auditkit."""
 
+from schemas.container import (
+    ContainerDescription,
+    ContainerMount,
+    ContainerRun,
+    ImageSignature,
+    InsideView,
+)
 from schemas.evaluation import CohortMetrics, CohortName, FlaggedRate, RateEstimate
 from schemas.image import ImageIdentity
 from schemas.order import AuditOrder, ExposurePolicy, OutagePolicy, SplitFractions, WeightRange
 from schemas.records import (
     AnyRecord,
     CalibrationRecord,
+    ContinuationRecord,
     EvaluationRecord,
     GrantRecord,
     ReceiptRecord,
@@ -20,8 +28,10 @@ from schemas.session import (
     AppendReceipt,
     AppendRequest,
     Attestation,
+    ContinuationRequest,
     Environment,
     SampleCommitment,
+    SessionContinuation,
     SessionGrant,
     SessionRequest,
     SplitSizes,
@@ -48,6 +58,11 @@ __all__ = [
     "CalibrationRecord",
     "CohortMetrics",
     "CohortName",
+    "ContainerDescription",
+    "ContainerMount",
+    "ContainerRun",
+    "ContinuationRecord",
+    "ContinuationRequest",
     "Environment",
     "EvaluationRecord",
     "ExposurePolicy",
@@ -55,6 +70,8 @@ __all__ = [
     "FlaggedRate",
     "GrantRecord",
     "ImageIdentity",
+    "ImageSignature",
+    "InsideView",
     "MembershipVerdict",
     "MintConfig",
     "ModelConfig",
@@ -70,6 +87,7 @@ __all__ = [
     "RoleName",
     "SampleCommitment",
     "SealRecord",
+    "SessionContinuation",
     "SessionGrant",
     "SessionRequest",
     "SplitFractions",

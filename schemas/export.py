@@ -21,6 +21,8 @@ from schemas import (
     AppendRequest,
     AuditOrder,
     CalibrationRecord,
+    ContinuationRecord,
+    ContinuationRequest,
     EvaluationRecord,
     Finding,
     GrantRecord,
@@ -30,6 +32,7 @@ from schemas import (
     ReceiptRecord,
     ResumeRecord,
     SealRecord,
+    SessionContinuation,
     SessionGrant,
     SessionRequest,
     StateRecord,
@@ -39,7 +42,7 @@ from schemas import (
     VerificationReport,
 )
 from schemas.base import Schema
-from schemas.wire import OrderSummary, Problem, SessionOpening, SessionStatus
+from schemas.wire import ContinuationAnswer, OrderSummary, Problem, SessionOpening, SessionStatus
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 IDENTIFIER = "https://auditkit.dev/schemas/{name}/v1.json"
@@ -50,6 +53,9 @@ DOCUMENTS: tuple[type[Schema], ...] = (
     AppendRequest,
     AuditOrder,
     CalibrationRecord,
+    ContinuationAnswer,
+    ContinuationRecord,
+    ContinuationRequest,
     EvaluationRecord,
     Finding,
     GrantRecord,
@@ -61,6 +67,7 @@ DOCUMENTS: tuple[type[Schema], ...] = (
     ReceiptRecord,
     ResumeRecord,
     SealRecord,
+    SessionContinuation,
     SessionGrant,
     SessionOpening,
     SessionRequest,

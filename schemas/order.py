@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from schemas.base import Count, FiniteFloat, Fraction, Name, Rate, Schema, Sha256
 from schemas.training import AugmentationName, HeadName, TapSetup
 
+ImageKey = Annotated[str, Field(max_length=10_000, description="public key in PEM")]
 OutagePolicy = Literal["continue-late", "pause", "stop"]
 
 
@@ -67,6 +68,9 @@ class AuditOrder(Schema):
     exposure: ExposurePolicy = ExposurePolicy()
     most_state_interval_steps: Annotated[int, Field(ge=1)] = 1000
     images: tuple[Sha256, ...] = Field(default=(), description="allowed container images")
+    image_keys: tuple[ImageKey, ...] = Field(
+        default=(), description="keys whose signature also allows an image (cosign, ECDSA P-256)"
+    )
     allow_without_container: bool = Field(
         default=False, description="accept runs outside a container, at a lower assurance level"
     )

@@ -74,6 +74,13 @@ class ResumeRecord(Record):
     environment: Environment
 
 
+class ContinuationRecord(Record):
+    """The agent goes on in a fresh container, under a new session key."""
+
+    kind: Literal["continuation"] = "continuation"
+    continuation_digest: Sha256 = Field(description="SHA-256 of the continuation's DSSE payload")
+
+
 class EvaluationRecord(Record):
     """Metrics of T and M at the end of an epoch, per cohort."""
 
@@ -107,6 +114,7 @@ AnyRecord = Annotated[
     | ReceiptRecord
     | StateRecord
     | ResumeRecord
+    | ContinuationRecord
     | EvaluationRecord
     | CalibrationRecord
     | SealRecord,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from schemas.base import Count, Name, Schema, Sha256
+from schemas.container import ContainerRun
 from schemas.training import TrainingConfig
 
 Ed25519PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="32 bytes, hex")]
@@ -47,13 +48,18 @@ class SessionRequest(Schema):
     developer: str = Field(min_length=1, max_length=200)
     config: TrainingConfig
     code_digest: Sha256 = Field(description="digest of the training code as it was loaded")
-    image_digest: Sha256 | None = Field(description="None: not run in a container")
+    container: ContainerRun | None = Field(default=None, description="None: not run in a container")
     pool: SampleCommitment
     test: SampleCommitment = Field(description="fresh test samples, never part of the pool")
     session_key: Ed25519PublicKey
     environment: Environment
     attestation: Attestation | None = None
     requested_at: AwareDatetime
+
+    @property
+    def image_digest(self) -> str | None:
+        """Which image the training runs in; None outside a container."""
+        return None if self.container is None else self.container.image.config_digest
 
 
 class SplitSizes(Schema):
@@ -91,6 +97,37 @@ class SessionGrant(Schema):
     session_key: Ed25519PublicKey
     valid_from: AwareDatetime
     valid_until: AwareDatetime
+
+
+class ContinuationRequest(Schema):
+    """Asks to go on in a fresh container, whose session key is new: no key leaves its container."""
+
+    schema_version: Literal[1] = 1
+    session_id: Name
+    grant_digest: Sha256 = Field(description="SHA-256 of the grant's DSSE payload")
+    container: ContainerRun
+    session_key: Ed25519PublicKey
+    environment: Environment
+    requested_at: AwareDatetime
+
+
+class SessionContinuation(Schema):
+    """The auditor's answer: from a size of the log on, another key signs its checkpoints.
+
+    Signed by the `session` role as an in-toto statement. It gives no new nonce and no more time.
+    """
+
+    schema_version: Literal[1] = 1
+    session_id: Name
+    number: Annotated[int, Field(ge=1)] = Field(description="1 for the first of a session")
+    request_digest: Sha256 = Field(description="SHA-256 of the continuation request")
+    grant_digest: Sha256
+    log_size: Count = Field(
+        description="records that the auditor holds; checkpoints of a larger size are signed by "
+        "the new key"
+    )
+    session_key: Ed25519PublicKey
+    granted_at: AwareDatetime
 
 
 class AppendRequest(Schema):

@@ -235,7 +235,7 @@ def stage(plot: Plot) -> Evidence:
             "developer": order.developer,
             "config": CONFIG.model_copy(update=plot.config),
             "code_digest": digest_of("code"),
-            "image_digest": None,
+            "container": None,
             "pool": commitment(pool_leaves),
             "test": commitment(test_leaves),
             "session_key": DEVELOPER_KEY.public.hex,

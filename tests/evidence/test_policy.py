@@ -61,7 +61,7 @@ def request(config: dict[str, Any] | None = None, **changes: Any) -> SessionRequ
                 }
             ),
             "code_digest": DIGEST,
-            "image_digest": None,
+            "container": None,
             "pool": SampleCommitment(root=DIGEST, size=1000),
             "test": SampleCommitment(root=DIGEST, size=100),
             "session_key": DIGEST,

@@ -134,7 +134,7 @@ def make_request(order_digest: str, key: SigningKey, **changes: Any) -> SessionR
             "developer": DEVELOPER,
             "config": CONFIG,
             "code_digest": DIGEST,
-            "image_digest": None,
+            "container": None,
             "pool": commit(make_leaves(POOL_SIZE, b"pool")),
             "test": commit(make_leaves(TEST_SIZE, b"test")),
             "session_key": key.public.hex,

@@ -42,7 +42,7 @@ from schemas import (
     VerificationReport,
 )
 from schemas.base import Schema
-from schemas.wire import ContinuationAnswer, OrderSummary, Problem, SessionOpening, SessionStatus
+from schemas.wire import OrderSummary, Problem, SessionOpening, SessionStatus
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 IDENTIFIER = "https://auditkit.dev/schemas/{name}/v1.json"
@@ -53,7 +53,6 @@ DOCUMENTS: tuple[type[Schema], ...] = (
     AppendRequest,
     AuditOrder,
     CalibrationRecord,
-    ContinuationAnswer,
     ContinuationRecord,
     ContinuationRequest,
     EvaluationRecord,

@@ -18,15 +18,6 @@ class SessionOpening(Schema):
     test_leaves: str = Field(description="base64 of the test samples' leaves, likewise")
 
 
-class ContinuationAnswer(Schema):
-    """Answer to a continuation request: the certificate, and where the auditor's log ends."""
-
-    continuation: str = Field(description="DSSE envelope of the SessionContinuation, as JSON text")
-    checkpoint: str | None = Field(
-        description="the last note that the auditor cosigned; None when the log is empty"
-    )
-
-
 class SessionStatus(Schema):
     """How far a session has come, as the server sees it."""
 

@@ -6,7 +6,16 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from auditor_server import problems
-from auditor_server.api import orders, public, queries, records, reports, sessions, submissions
+from auditor_server.api import (
+    continuations,
+    orders,
+    public,
+    queries,
+    records,
+    reports,
+    sessions,
+    submissions,
+)
 from auditor_server.context import Auditor
 from auditor_server.queries import ModelCache
 from auditor_server.settings import ServerSettings
@@ -33,6 +42,15 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.auditor = auditor
     app.state.models = ModelCache(auditor.blobs, settings.models_in_memory)
     problems.install(app)
-    for module in (public, orders, sessions, records, submissions, queries, reports):
+    for module in (
+        public,
+        orders,
+        sessions,
+        continuations,
+        records,
+        submissions,
+        queries,
+        reports,
+    ):
         app.include_router(module.router, prefix=API_PREFIX)
     return app

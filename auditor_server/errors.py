@@ -88,6 +88,12 @@ class SessionKeyReusedError(ServerError):
     status = HTTPStatus.CONFLICT
 
 
+class KeyNotInForceError(ServerError):
+    """A key of the session that does not sign this part of its log: another container's."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
 class SessionExpiredError(ServerError):
     """The session's key is out of date or revoked; nothing more is accepted under it."""
 
@@ -108,6 +114,32 @@ class SessionNotSealedError(ServerError):
 
 class SessionNotSubmittedError(ServerError):
     """There is no submitted model yet."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class ContinuationError(ServerError):
+    """The session can't go on in this container."""
+
+
+class ContinuationMismatchError(ContinuationError):
+    """The request was made for another session, or for another grant."""
+
+
+class NotInContainerError(ContinuationError):
+    """A session that does not run in a container keeps its key, and needs no continuation."""
+
+
+class ContinuationImageError(ContinuationError):
+    """The fresh container runs another image than the session was granted for."""
+
+
+class ContinuationEnvironmentError(ContinuationError):
+    """The fresh container's machine or software differs from what the session was granted for."""
+
+
+class TooManyContinuationsError(ContinuationError):
+    """The session has had as many containers as its evidence bundle can hold."""
 
     status = HTTPStatus.CONFLICT
 
@@ -156,6 +188,10 @@ class RecordSequenceError(ServerError):
 
 class GrantRecordError(ServerError):
     """The log must begin with the grant record of its own grant, and hold no other."""
+
+
+class ContinuationRecordError(ServerError):
+    """A log that was continued must say so at once, once, and name the continuation in force."""
 
 
 class RecordTimeError(ServerError):

@@ -7,13 +7,14 @@ from itertools import chain
 
 from pydantic import ValidationError
 
-from auditkit.evidence import canonical, merkle, notes
-from auditkit.evidence.keys import PublicKey
+from auditkit.evidence import canonical, dsse, merkle, notes
+from auditkit.evidence.canonical import sha256_hex
 from auditor_server.context import Auditor
 from auditor_server.documents import explain, read_grant
 from auditor_server.errors import (
     CheckpointRootError,
     CheckpointSizeError,
+    ContinuationRecordError,
     EmptyFlushError,
     ForeignOriginError,
     ForkError,
@@ -26,12 +27,15 @@ from auditor_server.errors import (
     SessionSealedError,
     TooManyRecordsError,
 )
-from auditor_server.store import SegmentRow, SessionRow
+from auditor_server.session_keys import SessionKeys
+from auditor_server.store import ContinuationRow, SegmentRow, SessionRow
 from schemas import (
     AnyRecord,
     AppendReceipt,
     AppendRequest,
+    ContinuationRecord,
     GrantRecord,
+    ReceiptRecord,
     SealRecord,
     SessionGrant,
     StepRecord,
@@ -44,7 +48,7 @@ RESEND = "send exactly the flush again that was sent before, byte for byte"
 
 @dataclass(frozen=True)
 class _Flush:
-    """A flush whose checkpoint was signed by the session key; its records are still unread."""
+    """A flush whose checkpoint was signed by the key in force; its records are still unread."""
 
     first: int
     lines: tuple[bytes, ...]
@@ -65,22 +69,26 @@ def append(auditor: Auditor, session: SessionRow, request: AppendRequest) -> App
 
     The server
 
-    * MUST verify the checkpoint's signature by the session key under the log's origin, that the
-      checkpoint is of this log, that it covers exactly the records up to the end of the flush, and
-      that its root is the one which the server computes itself from what it has stored;
+    * MUST verify the checkpoint's signature, under the log's origin, by the session key in force
+      for its size (see `continuations.continue_session`), that the checkpoint is of this log, that
+      it covers exactly the records up to the end of the flush, and that its root is the one which
+      the server computes itself from what it has stored;
     * MUST refuse a record that is no valid record in RFC 8785 form, whose `sequence` is not its
       index, or whose time is impossible; a log that does not begin with the grant record of its
-      own grant; and anything after the seal record;
+      own grant, or does not name a continuation where its key takes over; and anything after
+      the seal record;
     * MUST commit the whole flush durably, in one transaction, before it cosigns, and MUST store
       the cosignature before it answers, so that it never vouches for what it could lose;
     * MUST answer a flush that it holds already with the stored cosigned checkpoint, the same bytes
       each time; if it stopped between storing and cosigning, it cosigns now;
-    * MUST NOT change or drop a stored record, MUST NOT accept a second history of one log, and
-      MUST NOT leave a gap.
+    * MUST NOT change or drop a stored record, MUST NOT accept a second history of one log,
+      MUST NOT leave a gap, and MUST NOT store a flush that an earlier key signed once a
+      continuation was granted.
 
     Raises:
         TooManyRecordsError, EmptyFlushError: the flush is too large, or empty.
-        SessionExpiredError: the session key was revoked, or its time is over.
+        SessionExpiredError: a session key was revoked, or the session's time is over.
+        KeyNotInForceError: another container's key has signed the checkpoint.
         NoteFormatError, UnsignedNoteError, SignatureError, CheckpointFormatError: no checkpoint, or
             not one that the session key signed.
         ForeignOriginError, CheckpointSizeError, CheckpointRootError: a checkpoint of another log,
@@ -88,20 +96,24 @@ def append(auditor: Auditor, session: SessionRow, request: AppendRequest) -> App
         GapError: records before the flush are missing; says which one is expected.
         ForkError: the flush contradicts what is stored, or overlaps its end.
         SessionSealedError: the log has ended.
-        InvalidRecordError, RecordSequenceError, GrantRecordError, RecordTimeError: a record that
-            can't be at its place.
+        InvalidRecordError, RecordSequenceError, GrantRecordError, ContinuationRecordError,
+            RecordTimeError: a record that can't be at its place.
 
     """
-    grant, grant_digest = read_grant(session.grant)
     root = auditor.trust_root()
     _check_limits(auditor, request)
-    if grant.session_key in root.revoked_session_keys:
-        raise SessionExpiredError("the auditor has revoked this session's key; open a new session")
-    flush = _read_flush(grant, request)
-    while (segment := _place(auditor, session, grant, grant_digest, flush)) is None:
-        # Another flush of this session came first: judge this one again by what is stored now.
+    while (segment := _take_in(auditor, root, session, request)) is None:
+        # The log grew or was continued meanwhile: judge the flush again by what is stored now.
         session = auditor.store.session(session.id) or session
     return AppendReceipt(checkpoint=segment.cosigned or _cosign(auditor, root, segment))
+
+
+def cosign_end(auditor: Auditor, root: TrustRoot, session: SessionRow) -> None:
+    """Cosign the end of a log if the server stopped between storing it and cosigning it."""
+    if session.size:
+        last = auditor.store.segments(session.id, session.size - 1)[-1]
+        if last.cosigned is None:
+            _cosign(auditor, root, last)
 
 
 def split_lines(segments: Sequence[SegmentRow]) -> list[bytes]:
@@ -120,41 +132,14 @@ def _check_limits(auditor: Auditor, request: AppendRequest) -> None:
         raise EmptyFlushError("expected at least one record in a flush, found none")
 
 
-def _read_flush(grant: SessionGrant, request: AppendRequest) -> _Flush:
-    """Verify the checkpoint of a flush, all but its root."""
-    key = notes.VerifierKey.ed25519(grant.origin, PublicKey.from_hex(grant.session_key))
-    note_bytes = request.checkpoint.encode()
-    checkpoint = notes.parse_checkpoint(notes.parse(note_bytes).text)
-    if checkpoint.origin != grant.origin:
-        raise ForeignOriginError(
-            f"expected a checkpoint of {grant.origin}, found one of {checkpoint.origin[:200]!r}; "
-            "the flush was sent to the wrong session"
-        )
-    text = notes.verify(note_bytes, [key]).text
-    signatures = tuple(
-        signature
-        for signature in notes.parse(note_bytes).signatures
-        if (signature.name, signature.key_hash) == (key.name, key.key_hash)
-    )
-    lines = tuple(record.encode() for record in request.records)
-    end = request.first + len(lines)
-    if checkpoint.size != end:
-        raise CheckpointSizeError(
-            f"expected a checkpoint of size {end} (records {request.first} to {end - 1}), found "
-            f"size {checkpoint.size}; sign the checkpoint over exactly the records of the flush"
-        )
-    # Signatures of others say nothing here, so they are not kept.
-    return _Flush(request.first, lines, notes.Note(text, signatures), checkpoint)
-
-
-def _place(
-    auditor: Auditor,
-    session: SessionRow,
-    grant: SessionGrant,
-    grant_digest: str,
-    flush: _Flush,
+def _take_in(
+    auditor: Auditor, root: TrustRoot, session: SessionRow, request: AppendRequest
 ) -> SegmentRow | None:
-    """Return the stored segment that the flush is, or becomes; None if the log grew meanwhile."""
+    """Return the stored segment that a flush is, or becomes; None if the session has changed."""
+    grant, grant_digest = read_grant(session.grant)
+    keys = SessionKeys.read(auditor.store, session, grant)
+    keys.check_not_revoked(root)
+    flush = _read_flush(keys, request)
     if flush.first > session.size:
         raise GapError(
             f"expected a flush that begins with record {session.size}, found one that begins with "
@@ -163,9 +148,9 @@ def _place(
     if flush.first < session.size:
         return _stored_segment(auditor, session, flush)
     now = auditor.now()
-    _check_open(session, grant, now)
+    check_open(session, grant, now)
     frontier = _grow(session, flush)
-    records = _read_records(flush, grant_digest)
+    records = _read_records(flush, grant_digest, keys.taking_over(session.size))
     _check_times(records, grant, now, auditor.settings.most_clock_skew_seconds)
     steps = [record for record in records if isinstance(record, StepRecord)]
     segment = SegmentRow(
@@ -180,6 +165,7 @@ def _place(
     )
     stored = auditor.store.append_segment(
         segment,
+        continuations=session.continuations,
         frontier=frontier.to_bytes(),
         state="sealed" if isinstance(records[-1], SealRecord) else "open",
         step=steps[-1].step if steps else session.step,
@@ -188,7 +174,35 @@ def _place(
     return segment if stored else None
 
 
-def _check_open(session: SessionRow, grant: SessionGrant, now: datetime) -> None:
+def _read_flush(keys: SessionKeys, request: AppendRequest) -> _Flush:
+    """Verify the checkpoint of a flush, all but its root."""
+    origin = keys.grant.origin
+    note_bytes = request.checkpoint.encode()
+    checkpoint = notes.parse_checkpoint(notes.parse(note_bytes).text)
+    if checkpoint.origin != origin:
+        raise ForeignOriginError(
+            f"expected a checkpoint of {origin}, found one of {checkpoint.origin[:200]!r}; "
+            "the flush was sent to the wrong session"
+        )
+    note = keys.verify(note_bytes, checkpoint.size)
+    lines = tuple(record.encode() for record in request.records)
+    end = request.first + len(lines)
+    if checkpoint.size != end:
+        raise CheckpointSizeError(
+            f"expected a checkpoint of size {end} (records {request.first} to {end - 1}), found "
+            f"size {checkpoint.size}; sign the checkpoint over exactly the records of the flush"
+        )
+    return _Flush(request.first, lines, note, checkpoint)
+
+
+def check_open(session: SessionRow, grant: SessionGrant, now: datetime) -> None:
+    """Check that a log may still grow.
+
+    Raises:
+        SessionSealedError: it has ended.
+        SessionExpiredError: its time is over.
+
+    """
     if session.state != "open":
         raise SessionSealedError(
             f"the log of session {session.id} ended with its seal at record {session.size - 1}; "
@@ -213,14 +227,25 @@ def _grow(session: SessionRow, flush: _Flush) -> merkle.Frontier:
     return frontier
 
 
-def _read_records(flush: _Flush, grant_digest: str) -> list[AnyRecord]:
+def _read_records(
+    flush: _Flush, grant_digest: str, owed: ContinuationRow | None
+) -> list[AnyRecord]:
+    """Read the records of a flush; `owed` is the continuation that it must name."""
     records: list[AnyRecord] = []
     for index, line in enumerate(flush.lines, start=flush.first):
         if records and isinstance(records[-1], SealRecord):
             raise SessionSealedError(f"record {index} follows the seal record; nothing may")
         record = _read_record(line, index)
         _check_grant_record(record, index, grant_digest)
+        _check_continuation_record(record, index, owed)
+        if isinstance(record, ContinuationRecord):
+            owed = None
         records.append(record)
+    if owed is not None:
+        raise ContinuationRecordError(
+            f"the flush ends with record {flush.end - 1} and does not name continuation "
+            f"{owed.number}; the first flush under its key must"
+        )
     return records
 
 
@@ -252,6 +277,28 @@ def _check_grant_record(record: AnyRecord, index: int, grant_digest: str) -> Non
         raise GrantRecordError(
             f"expected the grant with digest {grant_digest}, found {record.grant_digest}; "
             "the log belongs to another session"
+        )
+
+
+def _check_continuation_record(record: AnyRecord, index: int, owed: ContinuationRow | None) -> None:
+    if owed is None:
+        if isinstance(record, ContinuationRecord):
+            raise ContinuationRecordError(
+                f"record {index} names a continuation, and the log has none to name here"
+            )
+        return
+    expected = sha256_hex(dsse.Envelope.from_bytes(owed.envelope).payload)
+    if isinstance(record, ContinuationRecord):
+        if record.continuation_digest != expected:
+            raise ContinuationRecordError(
+                f"record {index} names the continuation {record.continuation_digest}, expected "
+                f"{expected}, number {owed.number} of this session; only the last one counts"
+            )
+    # All that may stand before it: the grant of an empty log, the receipt of any other.
+    elif not isinstance(record, ReceiptRecord if owed.log_size else GrantRecord):
+        raise ContinuationRecordError(
+            f"record {index} is of kind {record.kind!r}; since continuation {owed.number} at size "
+            f"{owed.log_size}, the log must first name it in a continuation record"
         )
 
 

@@ -3,12 +3,18 @@
 import secrets
 from datetime import datetime, timedelta
 
-from auditkit.evidence import canonical, dsse, merkle, policy, statements
+from auditkit.evidence import canonical, containment, dsse, merkle, policy, statements
+from auditkit.evidence.bundle import MAX_REQUEST_BYTES
 from auditkit.evidence.derivation import LEAF_BYTES
 from auditkit.evidence.keys import PublicKey
 from auditor_server.context import Auditor
 from auditor_server.documents import decode_base64, parse, parse_canonical, read_grant
-from auditor_server.errors import LeavesError, OrderMismatchError, SessionKeyReusedError
+from auditor_server.errors import (
+    BodyTooLargeError,
+    LeavesError,
+    OrderMismatchError,
+    SessionKeyReusedError,
+)
 from auditor_server.orders import find_order, read_order
 from auditor_server.store import SessionRow
 from auditor_server.tokens import Principal
@@ -29,13 +35,20 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
     Raises:
         OrderNotFoundError, OrderMismatchError: no such order, or another one than requested for.
         PolicyError: the request does not fit the order.
+        ContainmentError: the container breaks a rule; the subclass names it.
         KeyFormatError, WeakKeyError: a session key that can't be trusted.
         SessionKeyReusedError: the session key belongs to another session.
         LeavesError: the leaves do not add up to the commitments.
         InvalidDocumentError: the request breaks its schema or is not in RFC 8785 form.
+        BodyTooLargeError: the request is larger than an evidence bundle can hold.
 
     """
     request_bytes = opening.request.encode()
+    if len(request_bytes) > MAX_REQUEST_BYTES:
+        raise BodyTooLargeError(
+            f"expected a session request of at most {MAX_REQUEST_BYTES} bytes, found "
+            f"{len(request_bytes)}; no evidence bundle holds more"
+        )
     request = parse_canonical(SessionRequest, request_bytes)
     request_digest = canonical.sha256_hex(request_bytes)
     stored = auditor.store.session_by_request(request_digest)
@@ -49,6 +62,8 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
         order = read_order(order_row)
         now = auditor.now()
         policy.check_request(order, request, now)
+        if request.container is not None:
+            containment.check_container(request.container)
         PublicKey.from_hex(request.session_key)
         pool_leaves = _checked_leaves(opening.pool_leaves, request.pool, "pool")
         test_leaves = _checked_leaves(opening.test_leaves, request.test, "test")
@@ -64,7 +79,6 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
                 number=number,
                 owner=principal.token_id,
                 request_digest=request_digest,
-                session_key=request.session_key,
                 request=request_bytes,
                 grant=_sign(auditor, grant),
                 pool_leaves=pool_leaves,
@@ -103,6 +117,7 @@ def status(auditor: Auditor, session: SessionRow) -> SessionStatus:
         opened_at=session.opened_at,
         valid_until=grant.valid_until,
         acknowledged_records=session.size,
+        continuations=session.continuations,
         last_cosigned_at=auditor.store.last_cosigned_at(session.id),
         step=session.step,
         epoch=session.epoch,

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from auditkit.evidence.bundle import MAX_REQUEST_BYTES
+
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8470
 
@@ -26,6 +28,8 @@ MOST_FLUSH_BYTES = 16 * MEBIBYTE
 # 32 bytes per sample in base64: 6 million samples.
 MOST_SESSION_BYTES = 256 * MEBIBYTE
 MOST_ORDER_BYTES = 1 * MEBIBYTE
+# What an evidence bundle takes: an image's configuration and manifest, and a page beside them.
+MOST_CONTINUATION_BYTES = MAX_REQUEST_BYTES
 # Clocks of two machines under NTP differ by far less; a record from further ahead is refused.
 MOST_CLOCK_SKEW_SECONDS = 300.0
 # Loaded models kept in memory for queries.
@@ -49,5 +53,6 @@ class ServerSettings(BaseModel):
     most_flush_bytes: int = Field(default=MOST_FLUSH_BYTES, gt=0)
     most_session_bytes: int = Field(default=MOST_SESSION_BYTES, gt=0)
     most_order_bytes: int = Field(default=MOST_ORDER_BYTES, gt=0)
+    most_continuation_bytes: int = Field(default=MOST_CONTINUATION_BYTES, gt=0)
     most_clock_skew_seconds: float = Field(default=MOST_CLOCK_SKEW_SECONDS, ge=0)
     models_in_memory: int = Field(default=MODELS_IN_MEMORY, gt=0)

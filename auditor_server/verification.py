@@ -1,6 +1,6 @@
 """From the stored session to its evidence bundle and its verification report."""
 
-from auditkit.evidence.bundle import Bundle, Lines
+from auditkit.evidence.bundle import Bundle, Continuation, Lines
 from auditkit.evidence.verify import verify_bundle
 from auditkit.mint.initial import initial_weights_digest
 from auditor_server.context import Auditor
@@ -12,7 +12,7 @@ from schemas import VerificationReport
 def assemble(auditor: Auditor, session: SessionRow) -> Bundle:
     """Return everything about a session as one bundle, as it is now."""
     full = auditor.store.session_with_leaves(session.id) or session
-    segments = auditor.store.segments(session.id)
+    segments, continuations = auditor.store.history(session.id)
     submission = auditor.store.submission(session.id)
     blobs = auditor.blobs
     return Bundle(
@@ -29,6 +29,7 @@ def assemble(auditor: Auditor, session: SessionRow) -> Bundle:
         description=blobs.read(submission.description_digest) if submission else None,
         scores=blobs.read(submission.scores_digest) if submission else None,
         verdicts=tuple(verdict.envelope for verdict in auditor.store.verdicts(session.id)),
+        continuations=tuple(Continuation(row.request, row.envelope) for row in continuations),
     )
 
 

@@ -45,6 +45,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from auditkit.cli.demo import example
@@ -77,10 +78,13 @@ def percent(rate: RateEstimate) -> str:
     return f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
-def set_up(folder: Path, data: Path) -> tuple[subprocess.Popen[bytes], list[str]]:
+def set_up(
+    folder: Path, data: Path, images: Sequence[str] = ()
+) -> tuple[subprocess.Popen[bytes], list[str]]:
     """Make the auditor, both orders and the server; return it and the settings of every run."""
     run(folder, "init", "--home", "auditor", "--auditor", "Benchmark Authority")
-    joint = example("orders/cifar10.toml").read_text()
+    # Orders allow these images; as top-level keys they stand in front of the first table.
+    joint = f"images = {json.dumps(list(images))}\n" + example("orders/cifar10.toml").read_text()
     alone = (
         joint.replace('"cifar10"', '"cifar10-alone"') + "\n[mint_weight]\nleast = 0.0\nmost = 0.0\n"
     )
@@ -186,10 +190,13 @@ def main() -> None:
     config = str(example("cifar10.toml"))
     joint, alone = folder / "joint", folder / "alone"
     try:
-        seconds = run(folder, "train", config, *settings, "--set", f'output="{joint}"')
+        seconds = run(
+            folder, "train", "--no-container", config, *settings, "--set", f'output="{joint}"'
+        )
         run(
             folder,
             "train",
+            "--no-container",
             config,
             *settings,
             "--set",

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import posixpath
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ from containers.tar import CHUNK, Entry, TarReader, check_new, path_parts
 WHAT = "the archive"
 
 ALLOWED_KINDS = frozenset({"file", "directory", "symbolic link"})
-"""Symbolic links are never followed: some engines add them for readers of an older layout."""
+"""Symbolic links are followed for repeated layers alone; some engines add more of them, for readers
+of an older layout."""
 
 
 class _FileSource:
@@ -36,6 +38,90 @@ class _FileSource:
 
     def skip(self, size: int) -> None:
         self._file.seek(size, io.SEEK_CUR)
+
+
+class MemberNames:
+    """The members of an archive by name, as they come: each name once, and none ambiguous."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, Entry] = {}
+        self._folders: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether there is a file or link of that name."""
+        return name in self._files
+
+    def add(self, entry: Entry) -> str:
+        """Take the next member, and return its name without anything superfluous.
+
+        Raises:
+            UnsafeNameError: the name is not plain.
+            DuplicateMemberError: another member has it.
+            MemberKindError: the member is neither file nor folder nor symbolic link.
+        """
+        name = _plain_name(entry)
+        check_new(name, self._files, WHAT)
+        if entry.kind == "directory":
+            self._folders.add(name)
+        else:
+            check_new(name, self._folders, WHAT)
+            self._files[name] = entry
+        return name
+
+    def file(self, name: str) -> Entry:
+        """Return the file of a name.
+
+        Raises:
+            MissingBlobError: there is no such file.
+            MemberKindError: it is a link.
+        """
+        entry = self._entry(name)
+        if entry.kind != "file":
+            raise MemberKindError(
+                f"expected {name[:200]!r} in the archive to be a file, found a {entry.kind}; save "
+                "the image as an OCI layout, for instance with `skopeo copy`"
+            )
+        return entry
+
+    def layer(self, name: str) -> str:
+        """Return the name of the file that holds a layer.
+
+        Engines save a layer that an image has twice as a link from its second place to its first
+        one. One link is followed, and only to a file of the archive.
+
+        Raises:
+            MissingBlobError: there is no such file, or the link leads to none.
+            MemberKindError: the link leads to a link.
+        """
+        entry = self._entry(name)
+        if entry.kind == "symbolic link":
+            name = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
+        self.file(name)
+        return name
+
+    def check_folders(self) -> None:
+        """Check, once all members are known, that no file is used as a folder.
+
+        Raises:
+            UnsafeNameError: one is.
+        """
+        # Sorted by components, what lies in a folder follows it at once.
+        paths = sorted(tuple(name.split("/")) for name in (*self._files, *self._folders))
+        for outer, inner in pairwise(paths):
+            name = "/".join(outer)
+            if name in self._files and inner[: len(outer)] == outer:
+                raise UnsafeNameError(
+                    f"{name[:200]!r} is a file of the archive and the folder of "
+                    f"{'/'.join(inner)[:200]!r}; expected one or the other"
+                )
+
+    def _entry(self, name: str) -> Entry:
+        if name not in self._files:
+            raise MissingBlobError(
+                f"the archive names {name[:200]!r} and does not contain it; save the image again, "
+                "complete and for one platform"
+            )
+        return self._files[name]
 
 
 class Archive:
@@ -54,22 +140,14 @@ class Archive:
         """
         self._file = file
         self._limits = limits
-        self._files: dict[str, Entry] = {}
-        folders: set[str] = set()
+        self._names = MemberNames()
         for entry in TarReader(_FileSource(file), WHAT, limits.members):
-            name = _plain_name(entry)
-            if entry.kind == "directory":
-                check_new(name, self._files, WHAT)
-                folders.add(name)
-            else:
-                check_new(name, self._files, WHAT)
-                check_new(name, folders, WHAT)
-                self._files[name] = entry
-        self._check_folders(folders)
+            self._names.add(entry)
+        self._names.check_folders()
 
     def __contains__(self, name: str) -> bool:
         """Tell whether there is a file of that name, or what reading it will refuse."""
-        return name in self._files
+        return name in self._names
 
     def size(self, name: str) -> int:
         """Return the size of a file in bytes.
@@ -78,7 +156,7 @@ class Archive:
             MissingBlobError: there is no such file.
             MemberKindError: it is a link.
         """
-        return self._entry(name).size
+        return self._names.file(name).size
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Return the bytes of a file in pieces.
@@ -88,7 +166,7 @@ class Archive:
             MemberKindError: it is a link.
             TruncatedArchiveError: the archive has become shorter.
         """
-        entry = self._entry(name)
+        entry = self._names.file(name)
         position, end = entry.offset, entry.offset + entry.size
         while position < end:
             self._file.seek(position)
@@ -97,6 +175,16 @@ class Archive:
                 raise TruncatedArchiveError(f"the archive ends within {name[:200]!r}")
             position += len(piece)
             yield piece
+
+    def layer_chunks(self, name: str) -> Iterator[bytes]:
+        """Return the bytes of a layer in pieces, which may be stored under another name.
+
+        Raises:
+            MissingBlobError: there is no such file.
+            MemberKindError: it is a link to something that is no file of the archive.
+            TruncatedArchiveError: the archive has become shorter.
+        """
+        return self.chunks(self._names.layer(name))
 
     def document(self, name: str) -> bytes:
         """Return a file that is small enough to be held in memory.
@@ -117,32 +205,6 @@ class Archive:
         """Return the SHA-256 of the archive itself, in lower-case hexadecimal."""
         self._file.seek(0)
         return hashlib.file_digest(self._file, "sha256").hexdigest()
-
-    def _entry(self, name: str) -> Entry:
-        if name not in self._files:
-            raise MissingBlobError(
-                f"the archive names {name[:200]!r} and does not contain it; save the image again, "
-                "complete and for one platform"
-            )
-        entry = self._files[name]
-        if entry.kind != "file":
-            raise MemberKindError(
-                f"expected {name[:200]!r} in the archive to be a file, found a {entry.kind}. Some "
-                "engines save repeated layers as links: save the image as an OCI layout, for "
-                "instance with `skopeo copy`"
-            )
-        return entry
-
-    def _check_folders(self, folders: set[str]) -> None:
-        # Sorted by components, what lies in a folder follows it at once.
-        paths = sorted(tuple(name.split("/")) for name in (*self._files, *folders))
-        for outer, inner in pairwise(paths):
-            name = "/".join(outer)
-            if name in self._files and inner[: len(outer)] == outer:
-                raise UnsafeNameError(
-                    f"{name[:200]!r} is a file of the archive and the folder of "
-                    f"{'/'.join(inner)[:200]!r}; expected one or the other"
-                )
 
 
 @contextmanager

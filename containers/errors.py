@@ -75,3 +75,51 @@ class AmbiguousImageError(ContainerError):
 
 class IdentityMismatchError(ContainerError):
     """The two layouts in one archive describe two images."""
+
+
+class RecipeError(ContainerError):
+    """A line of the recipe is not in the strict subset of the Dockerfile."""
+
+
+class UnsafeSourceError(ContainerError):
+    """A file for the image cannot be put there as it is: a link that leads out, a strange name."""
+
+
+class SourceChangedError(ContainerError):
+    """A file was written to while it was put into an image."""
+
+
+class MissingSourceError(ContainerError):
+    """A file that is to be put into an image is not there."""
+
+
+class MmdebstrapMissingError(ContainerError):
+    """The program that makes a root file system from Debian packages is not installed."""
+
+
+class BaseBuildError(ContainerError):
+    """The root file system could not be made."""
+
+
+class BasePlatformError(ContainerError):
+    """The base is for another platform than the packages that go on top of it."""
+
+
+class BasePythonError(ContainerError):
+    """The base has no Python that fits the packages, or it cannot be run here."""
+
+
+class BasePullError(ContainerError):
+    """The default base could not be fetched from its registry."""
+
+
+class BytecodeError(ContainerError):
+    """The image's Python could not compile the code of the image."""
+
+
+class PipMissingError(ContainerError):
+    """This Python has no pip."""
+
+
+class WheelInstallError(ContainerError):
+    """The pinned packages could not be fetched or installed."""

@@ -88,7 +88,7 @@ class FileSystem:
             elif entry.kind == "hard link":
                 self._put(top, path, self._linked(top, path_parts(entry.link, what), what), what)
             else:
-                self._put(top, path, _state(entry, reader), what)
+                self._put(top, path, state_of(entry, reader), what)
         _merge(self._root, top)
 
     def files(self) -> Iterator[tuple[str, FileState]]:
@@ -164,7 +164,8 @@ def _make_folder(node: _Node) -> None:
         node.state = None  # a folder without an entry of its own has taken the place of a file
 
 
-def _state(entry: Entry, reader: TarReader) -> FileState:
+def state_of(entry: Entry, reader: TarReader) -> FileState:
+    """Return the state of the entry that the reader has just returned, reading its data."""
     return FileState(
         kind=entry.kind,
         mode=entry.mode,

@@ -28,10 +28,11 @@ LayerVisitor = Callable[[str, LayerStream], None]
 
 @dataclass(frozen=True)
 class InspectedImage:
-    """A verified image: what identifies it, and the exact bytes of its configuration."""
+    """A verified image: what identifies it, and the exact bytes of its two documents."""
 
     identity: ImageIdentity
     config: bytes
+    manifest: bytes
 
 
 def identify(path: Path, limits: Limits = DEFAULT_LIMITS) -> ImageIdentity:
@@ -50,7 +51,7 @@ def identify(path: Path, limits: Limits = DEFAULT_LIMITS) -> ImageIdentity:
         ContainerError: it is no saved image, is damaged, too large, or does not hash to what it
             says; the subclass names the rule.
     """
-    return inspect_image(path, see_nothing, limits).identity
+    return inspect_image(path, limits=limits).identity
 
 
 def see_nothing(_what: str, _stream: LayerStream) -> None:
@@ -58,7 +59,7 @@ def see_nothing(_what: str, _stream: LayerStream) -> None:
 
 
 def inspect_image(
-    path: Path, visit_layer: LayerVisitor, limits: Limits = DEFAULT_LIMITS
+    path: Path, visit_layer: LayerVisitor = see_nothing, limits: Limits = DEFAULT_LIMITS
 ) -> InspectedImage:
     """Identify an image, showing its layers to a visitor on the way, lowest first.
 
@@ -77,23 +78,28 @@ def inspect_image(
                 f"expected at most {limits.layers} layers, found {len(diff_ids)}"
             )
         for layout in layouts:
-            _check_layout(layout, first, len(diff_ids))
+            check_layout(layout, first, len(diff_ids))
         sizes = _read_layers(archive, layouts, diff_ids, visit_layer, limits)
-        manifest_digest = first.manifest_digest
+        manifest = first.manifest or derived_manifest(
+            first.config, tuple(zip(diff_ids, sizes, strict=True))
+        )
         identity = ImageIdentity(
             config_digest=first.config_digest,
             diff_ids=diff_ids,
-            manifest_digest=manifest_digest
-            or canonical.sha256_hex(
-                derived_manifest(first.config, tuple(zip(diff_ids, sizes, strict=True)))
-            ),
-            manifest_source="archive" if manifest_digest else "derived",
+            manifest_digest=canonical.sha256_hex(manifest),
+            manifest_source="archive" if first.manifest else "derived",
             archive_digest=archive.digest(),
         )
-    return InspectedImage(identity, first.config)
+    return InspectedImage(identity, first.config, manifest)
 
 
-def _check_layout(layout: Layout, first: Layout, count: int) -> None:
+def check_layout(layout: Layout, first: Layout, count: int) -> None:
+    """Check that a layout describes the same image as the first one, with this many layers.
+
+    Raises:
+        IdentityMismatchError: it has another configuration.
+        LayerCountError: it has more or fewer layers.
+    """
     if layout.config_digest != first.config_digest:
         raise IdentityMismatchError(
             f"the {first.name} in this archive has the configuration {first.config_digest}, the "
@@ -123,16 +129,26 @@ def _read_layers(
         visit, size = visit_layer, 0
         for blob in blobs.values():
             stream = LayerStream(
-                archive.chunks(blob.member), what, most_bytes=limits.layer_bytes, budget=budget
+                archive.layer_chunks(blob.member),
+                what,
+                most_bytes=limits.layer_bytes,
+                budget=budget,
             )
             visit(what, stream)
-            size = _check_layer(stream.finish(), blob, diff_id, what)
+            size = check_layer(stream.finish(), blob, diff_id, what)
             visit = see_nothing  # the same bytes by the other layout
         sizes.append(size)
     return sizes
 
 
-def _check_layer(found: LayerDigests, blob: Blob, diff_id: str, what: str) -> int:
+def check_layer(found: LayerDigests, blob: Blob, diff_id: str, what: str) -> int:
+    """Check a layer as it is stored and as it is uncompressed, and return its size in bytes.
+
+    Raises:
+        BlobSizeError: another size than the layout says.
+        BlobDigestError: other stored bytes than the layout says.
+        LayerDigestError: other uncompressed bytes than the configuration says.
+    """
     blob.check(found.stored, found.stored_size)
     if found.diff_id != diff_id:
         raise LayerDigestError(

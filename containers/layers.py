@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import zstandard
+
 from containers.errors import (
     ArchiveFormatError,
     ArchiveSizeError,
@@ -18,12 +20,18 @@ GZIP_MAGIC = b"\x1f\x8b"
 GZIP_FORMAT = 31
 """What zlib calls a gzip wrapper (RFC 1952), checksum and length verified, largest window."""
 
-MAX_GZIP_MEMBERS = 1_000_000
-"""Most gzip members in a layer: formats for lazy loading write one per file."""
+MAX_PARTS = 1_000_000
+"""Most gzip members or zstd frames in a layer: formats for lazy loading write one per file."""
 
-UNSUPPORTED = MappingProxyType(
-    {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
-)
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+MOST_ZSTD_WINDOW = 2**27
+"""Most memory in bytes that a zstd frame may ask for (RFC 8878, section 3.1.1.1.2); compressors
+have to be told to ask for more."""
+
+ZSTD_PIECE = 1024
+"""How much zstd is decompressed at a time: 4 bytes can stand for 128 KiB, so 1 KiB for 32 MiB."""
+
+UNSUPPORTED = MappingProxyType({b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"})
 LONGEST_MAGIC = 6
 
 
@@ -55,8 +63,10 @@ class LayerStream:
         self._most_bytes = most_bytes
         self._budget = budget
         self._stored_digest, self._stored_size = hashlib.sha256(), 0
-        self._digest, self._size = hashlib.sha256(), 0
-        self._pieces = decompressed(self._count_stored(stored), what)
+        self._pieces, is_compressed = decompressed(self._count_stored(stored), what)
+        # A layer without compression is hashed once: its stored bytes are its bytes.
+        self._digest = hashlib.sha256() if is_compressed else self._stored_digest
+        self._size = 0
         self._piece = b""
         self._position = 0
 
@@ -98,7 +108,8 @@ class LayerStream:
     def _fill(self) -> bool:
         if self._position == len(self._piece):
             self._piece, self._position = next(self._pieces, b""), 0
-            self._digest.update(self._piece)
+            if self._digest is not self._stored_digest:
+                self._digest.update(self._piece)
             self._size += len(self._piece)
             self._budget.left -= len(self._piece)
             if self._size > self._most_bytes or self._budget.left < 0:
@@ -115,15 +126,18 @@ class LayerStream:
             yield piece
 
 
-def decompressed(stored: Iterator[bytes], what: str) -> Iterator[bytes]:
-    """Return the bytes of a layer without compression, in pieces that are never empty.
+def decompressed(stored: Iterator[bytes], what: str) -> tuple[Iterator[bytes], bool]:
+    """Return the bytes of a layer without compression, and whether they had any.
+
+    The pieces are never empty.
 
     The compression is told by its magic number, as engines do; media types are often wrong.
 
     Raises:
-        ArchiveFormatError: damaged gzip.
-        TruncatedArchiveError: gzip that ends too early.
-        UnsupportedCompressionError: zstd, xz or bzip2.
+        ArchiveFormatError: damaged gzip or zstd.
+        ArchiveSizeError: too many parts, each compressed for itself.
+        TruncatedArchiveError: gzip or zstd that ends too early.
+        UnsupportedCompressionError: xz or bzip2.
     """
     first = b""
     while len(first) < LONGEST_MAGIC and (piece := next(stored, b"")):
@@ -131,11 +145,15 @@ def decompressed(stored: Iterator[bytes], what: str) -> Iterator[bytes]:
     for magic, name in UNSUPPORTED.items():
         if first.startswith(magic):
             raise UnsupportedCompressionError(
-                f"{what} is compressed with {name}; expected gzip or none. Save the image with "
-                "gzip layers, for instance with `skopeo copy --dest-compress-format gzip`"
+                f"{what} is compressed with {name}; expected gzip, zstd or none. Save the image "
+                "with gzip layers, for instance with `skopeo copy --dest-compress-format gzip`"
             )
     pieces = _then(first, stored)
-    return _gunzipped(pieces, what) if first.startswith(GZIP_MAGIC) else pieces
+    if first.startswith(GZIP_MAGIC):
+        return _gunzipped(pieces, what), True
+    if first.startswith(ZSTD_MAGIC):
+        return _decompressed_zstd(pieces, what), True
+    return pieces, False
 
 
 def _then(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -154,8 +172,8 @@ def _gunzipped(stored: Iterator[bytes], what: str) -> Iterator[bytes]:
             if inflater is None:
                 inflater = zlib.decompressobj(GZIP_FORMAT)
                 members += 1
-            if members > MAX_GZIP_MEMBERS:
-                raise ArchiveSizeError(f"{what} has more than {MAX_GZIP_MEMBERS} gzip members")
+            if members > MAX_PARTS:
+                raise ArchiveSizeError(f"{what} has more than {MAX_PARTS} gzip members")
             try:
                 plain = inflater.decompress(compressed, CHUNK)
             except zlib.error as error:
@@ -168,3 +186,31 @@ def _gunzipped(stored: Iterator[bytes], what: str) -> Iterator[bytes]:
                 inflater = None
     if inflater is not None:
         raise TruncatedArchiveError(f"{what} is gzip that ends too early; save the image again")
+
+
+def _decompressed_zstd(stored: Iterator[bytes], what: str) -> Iterator[bytes]:
+    """Decompress one zstd frame after another, skippable ones as well (RFC 8878, section 3.1)."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_ZSTD_WINDOW)
+    frame = None
+    frames = 0
+    for piece in stored:
+        for start in range(0, len(piece), ZSTD_PIECE):
+            compressed = piece[start : start + ZSTD_PIECE]
+            while compressed:
+                if frame is None:
+                    frame = decompressor.decompressobj()
+                    frames += 1
+                if frames > MAX_PARTS:
+                    raise ArchiveSizeError(f"{what} has more than {MAX_PARTS} zstd frames")
+                try:
+                    plain = frame.decompress(compressed)
+                except zstandard.ZstdError as error:
+                    raise ArchiveFormatError(f"{what} is damaged zstd: {error}") from error
+                if plain:
+                    yield plain
+                compressed = b""
+                if frame.eof:
+                    compressed = frame.unused_data
+                    frame = None
+    if frame is not None:
+        raise TruncatedArchiveError(f"{what} is zstd that ends too early; save the image again")

@@ -8,7 +8,7 @@ a saved image read with it can be shorter than the one an engine loads.
 
 import hashlib
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol
@@ -64,6 +64,40 @@ class Source(Protocol):
 
     def skip(self, size: int) -> None:
         """Leave out the next `size` bytes."""
+
+
+class PieceSource:
+    """An archive that comes in pieces of any size, from another program."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        """Take the pieces."""
+        self._pieces = iter(pieces)
+        self._piece = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes, or fewer at the end."""
+        parts = []
+        while size and self._fill():
+            part = self._piece[:size]
+            self._piece = self._piece[len(part) :]
+            size -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def skip(self, size: int) -> None:
+        """Leave out the next `size` bytes."""
+        while size and self._fill():
+            step = min(size, len(self._piece))
+            self._piece = self._piece[step:]
+            size -= step
+
+    def _fill(self) -> bool:
+        while not self._piece:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return False
+            self._piece = memoryview(piece)
+        return True
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """The auditor's server, as seen by the agent and the command line: one typed method per call.
 
 Answers are checked against their schema before they are believed. Redirects are not followed, so
-neither the token nor a record ever goes to another host; certificates are verified.
+neither the token nor a record ever goes to another host; certificates are verified. Inside a closed
+container the same calls go to the relay, over its Unix socket.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -22,6 +24,8 @@ from developer_agent.errors import (
     ServerUnreachableError,
     UnexpectedAnswerError,
 )
+from developer_agent.relay_routes import LAUNCH_PATH
+from developer_agent.unix_http import HOST_NAME, UnixSocketAdapter
 from schemas import AppendReceipt, AppendRequest, VerificationReport
 from schemas.base import Schema
 from schemas.wire import SessionOpening, SessionStatus
@@ -31,7 +35,7 @@ ANSWER_TIMEOUT_SECONDS = 30.0  # between two bytes of an answer
 # The server hashes, loads and scores the model before it answers.
 SLOW_ANSWER_TIMEOUT_SECONDS = 600.0
 _BLOCK_BYTES = 1 << 20
-_ERROR_TYPE_PREFIX = "urn:auditkit:error:"
+ERROR_TYPE_PREFIX = "urn:auditkit:error:"
 _JSON = {"Content-Type": "application/json"}
 
 Timeout = float | tuple[float, float]
@@ -46,6 +50,7 @@ class ServerClient:
         base_url: str,
         token: str | None = None,
         timeout: Timeout = (CONNECT_TIMEOUT_SECONDS, ANSWER_TIMEOUT_SECONDS),
+        socket: Path | None = None,
     ) -> None:
         """Remember where the server is; nothing is sent yet.
 
@@ -53,6 +58,8 @@ class ServerClient:
             base_url: for example `https://audit.example.org`; may carry a path prefix.
             token: the bearer token from the auditor; None for the calls that need none.
             timeout: seconds to wait for a connection and between two bytes of an answer.
+            socket: the relay's Unix socket; requests then go there as plain HTTP, without proxies,
+                and `base_url` is only the name in messages.
 
         Raises:
             ServerUnreachableError: `base_url` is not an http or https URL.
@@ -62,11 +69,16 @@ class ServerClient:
                 f"{base_url!r} is no server address; expected one like https://audit.example.org"
             )
         self.base_url = base_url.rstrip("/")
+        self._root = self.base_url
         self._timeout = timeout
         self._session = requests.Session()
+        if socket is not None:
+            self._root = f"http://{HOST_NAME}"
+            self._session.trust_env = False  # proxies of the environment lead elsewhere
+            self._session.mount(self._root, UnixSocketAdapter(socket))
         if token is not None:
             # As `auth` and not as a header, which credentials in a .netrc file would replace.
-            self._session.auth = _BearerToken(token)
+            self._session.auth = BearerToken(token)
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +147,17 @@ class ServerClient:
         """Fetch how far a session is."""
         return _parsed(self._get(_session(session_id)), SessionStatus)
 
+    def continue_session(self, session_id: str, request: bytes) -> bytes:
+        """Ask to go on under a new session key; return the continuation, a DSSE envelope.
+
+        Args:
+            session_id: a session whose log was broken off.
+            request: canonical bytes of the `ContinuationRequest`; the same bytes again get the
+                same answer.
+        """
+        path = _session(session_id, "continuations")
+        return self._call("POST", path, data=request, headers=_JSON).content
+
     def append(self, session_id: str, request: AppendRequest) -> AppendReceipt:
         """Send one flush. Equal requests make equal bytes, so a repetition is recognised."""
         answer = self._call(
@@ -180,7 +203,7 @@ class ServerClient:
             for block in answer.iter_content(_BLOCK_BYTES):
                 size += destination.write(block)
         except requests.RequestException as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self.base_url, error) from error
         finally:
             answer.close()
         return size
@@ -224,6 +247,18 @@ class ServerClient:
         path = _session(session_id, "report")
         return self._get(path, timeout=SLOW_ANSWER_TIMEOUT_SECONDS).content.decode()
 
+    def launch_document(self) -> bytes | None:
+        """Ask the relay for the launch document; None while the launcher has not published it.
+
+        For the agent inside a container only: no auditor's server has such a document.
+        """
+        try:
+            return self._get(LAUNCH_PATH).content
+        except ServerRefusedError as error:
+            if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                return None
+            raise
+
     def _get(
         self, path: str, *, timeout: Timeout | None = None, stream: bool = False
     ) -> requests.Response:
@@ -244,7 +279,7 @@ class ServerClient:
         try:
             answer = self._session.request(
                 method,
-                self.base_url + path,
+                self._root + path,
                 data=data,
                 headers=headers,
                 params=params,
@@ -254,31 +289,35 @@ class ServerClient:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self.base_url, error) from error
         if answer.ok and not answer.is_redirect:
             return answer
         with answer:
             raise _refusal(answer)
 
-    def _unreachable(self, error: requests.RequestException) -> ServerUnreachableError:
-        if isinstance(error, requests.exceptions.SSLError):
-            advice = "its certificate was not accepted; set REQUESTS_CA_BUNDLE to your CA's file"
-        elif isinstance(error, requests.exceptions.Timeout):
-            advice = "it did not answer in time; try again, or look at the server's load"
-        else:
-            advice = "check the address, the network, and that the server runs"
-        return ServerUnreachableError(f"{self.base_url} was not reached: {advice} ({error})")
 
-
-class _BearerToken(AuthBase):
-    """RFC 6750, section 2.1."""
+class BearerToken(AuthBase):
+    """Sets the Authorization header of every request (RFC 6750, section 2.1)."""
 
     def __init__(self, token: str) -> None:
+        """Remember the token."""
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Set the header."""
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
+
+
+def unreachable(base_url: str, error: requests.RequestException) -> ServerUnreachableError:
+    """Return the error that says why no answer came, and what to do."""
+    if isinstance(error, requests.exceptions.SSLError):
+        advice = "its certificate was not accepted; set REQUESTS_CA_BUNDLE to your CA's file"
+    elif isinstance(error, requests.exceptions.Timeout):
+        advice = "it did not answer in time; try again, or look at the server's load"
+    else:
+        advice = "check the address, the network, and that the server runs"
+    return ServerUnreachableError(f"{base_url} was not reached: {advice} ({error})")
 
 
 def _is_address(url: str) -> bool:
@@ -310,7 +349,7 @@ def _refusal(answer: requests.Response) -> ServerRefusedError | UnexpectedAnswer
             "followed, so that the token stays here. Use the server's final address"
         )
     problem = _problem(answer)
-    error_name = str(problem.get("type", "")).removeprefix(_ERROR_TYPE_PREFIX)
+    error_name = str(problem.get("type", "")).removeprefix(ERROR_TYPE_PREFIX)
     detail = str(problem.get("detail") or problem.get("title") or answer.reason)
     # 403 also says that a session has expired, which another token would not heal.
     if answer.status_code == 401 or error_name == "NotAllowedError":

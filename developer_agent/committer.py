@@ -18,13 +18,16 @@ repaired when the run folder is opened again:
    than the last cosigned one, so it is dropped.*
 5. pending note removed.
 
+Without the session key, which is gone with its container, only stages 3 to 5 of a flush that was
+signed before can be done; `continuation` then gets the run a new key.
+
 The k-th cosigned checkpoint covers k - 1 receipts. Its size therefore says how many records of the
 spool are acknowledged, and no other bookkeeping exists that could contradict it.
 """
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -32,21 +35,22 @@ from typing import Self
 from auditkit.evidence import notes, trust
 from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.document_checks import COSIGNER_SUFFIX
-from auditkit.evidence.dsse import Envelope
 from auditkit.evidence.errors import EvidenceError
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.notes import VerifierKey
-from auditkit.evidence.statements import GRANT_PREDICATE
 from developer_agent.client import ServerClient
 from developer_agent.errors import (
     CommitterStoppedError,
     CosignatureError,
     LogDamagedError,
+    SessionKeyGoneError,
     SessionKeyMismatchError,
 )
+from developer_agent.recorder import is_receipt
 from developer_agent.run_folder import RunFolder
+from developer_agent.session_keys import SessionKeys
 from developer_agent.spool import Spool
-from schemas import AppendRequest, ReceiptRecord, SessionGrant, TrustRoot
+from schemas import AppendRequest, ReceiptRecord, TrustRoot
 
 # The server takes 10,000 records and 16 MiB of JSON per flush; quoting records at most doubles
 # them, and a smaller flush is acknowledged sooner.
@@ -71,37 +75,29 @@ class CosignedCheckpoint:
 
 
 @dataclass(frozen=True)
-class _Signer:
-    """The two parties of a session's log, and how each of them signs."""
+class _Cosigned:
+    """How the two parties of a session's log sign its checkpoints."""
 
-    origin: str
-    key: SigningKey
+    keys: SessionKeys
     cosigners: tuple[VerifierKey, ...]
     threshold: int
 
-    @property
-    def verifier_keys(self) -> tuple[VerifierKey, ...]:
-        return (VerifierKey.ed25519(self.origin, self.key.public), *self.cosigners)
-
-    def sign(self, size: int, root: bytes) -> bytes:
-        text = notes.Checkpoint(self.origin, size, root).to_text()
-        return notes.sign(text, self.origin, self.key).to_bytes()
-
-    def open_cosigned(self, note: bytes, signed: bytes, receipts: int) -> CosignedCheckpoint:
-        """Verify that a note is the one we signed, now cosigned.
+    def open(self, note: bytes, signed: bytes, receipts: int) -> CosignedCheckpoint:
+        """Verify that a note is the one that this session's agent signed, now cosigned.
 
         Raises:
             CosignatureError: it is not.
         """
         try:
-            verified = notes.verify(note, self.verifier_keys)
+            session = self.keys.verifier_key(_checkpoint(signed).size)
+            verified = notes.verify(note, (session, *self.cosigners))
             checkpoint = notes.parse_checkpoint(verified.text)
         except EvidenceError as error:
             raise CosignatureError(
                 f"the auditor's answer to a checkpoint does not verify: {error}. Check that the "
                 "trust root is the auditor's current one"
             ) from error
-        ours = verified.signed_by(self.verifier_keys[0])
+        ours = verified.signed_by(session)
         if verified.text != notes.parse(signed).text or ours is None:
             raise CosignatureError(
                 "the auditor's answer is for another checkpoint than the one that was sent; "
@@ -133,29 +129,37 @@ class Committer:
         spool: Spool,
         client: ServerClient,
         *,
-        grant: SessionGrant,
-        key: SigningKey,
+        keys: SessionKeys,
+        signing_key: SigningKey | None,
         trust_root: TrustRoot,
     ) -> None:
         """Continue where the run folder stands; the caller holds its lock.
 
+        Args:
+            folder: the run.
+            spool: what it has recorded.
+            client: the auditor's server.
+            keys: which keys the auditor has certified for this session.
+            signing_key: the session key in force; None: only what is signed already can be sent.
+            trust_root: verified already.
+
         Raises:
-            SessionKeyMismatchError: `key` is not the one that the grant certifies.
+            SessionKeyMismatchError: `signing_key` is not the one that the auditor certified last.
             LogDamagedError: the files contradict what the auditor has cosigned.
         """
-        if key.public.hex != grant.session_key:
+        if signing_key is not None and signing_key.public.hex != keys.current.hex:
             raise SessionKeyMismatchError(
-                f"the grant certifies session key {grant.session_key}, the run folder holds "
-                f"{key.public.hex}; the key file belongs to another session"
+                f"the auditor certified session key {keys.current.hex}, this run holds "
+                f"{signing_key.public.hex}; the key belongs to another session"
             )
         self._spool = spool
         self._client = client
-        self._session_id = grant.session_id
+        self._grant = keys.grant
+        self._signing_key = signing_key
         self._pending_file = folder.pending
         cosigner = trust_root.origin + COSIGNER_SUFFIX
-        self._signer = _Signer(
-            origin=grant.origin,
-            key=key,
+        self._cosigned = _Cosigned(
+            keys=keys,
             cosigners=tuple(
                 VerifierKey.cosignature(cosigner, public)
                 for public in trust.role_keys(trust_root, "cosigner").values()
@@ -172,23 +176,27 @@ class Committer:
 
     @classmethod
     def open(
-        cls, folder: RunFolder, spool: Spool, client: ServerClient, trust_root: TrustRoot
+        cls,
+        folder: RunFolder,
+        spool: Spool,
+        client: ServerClient,
+        trust_root: TrustRoot,
+        signing_key: SigningKey | None = None,
     ) -> Self:
-        """As the constructor, with the grant and the session key from the run folder.
+        """As the constructor, with grant and continuations from the run folder.
+
+        The session key is read from there as well if none is given and the run is not one of a
+        container.
 
         Raises:
             RunFileMissingError: the run has no grant or no session key yet.
-            EvidenceError: the grant is not signed by the trust root's session role.
+            EvidenceError: the grant or a continuation is not signed by the trust root's session
+                role.
         """
-        grant = trust.verify_statement(
-            trust_root,
-            "session",
-            Envelope.from_bytes(folder.grant.read()),
-            GRANT_PREDICATE,
-            SessionGrant,
-        )
-        key = SigningKey.from_pem(folder.session_key.read())
-        return cls(folder, spool, client, grant=grant, key=key, trust_root=trust_root)
+        if signing_key is None and not folder.of_container:
+            signing_key = SigningKey.from_pem(folder.session_key.read())
+        keys = SessionKeys.read(folder, trust_root)
+        return cls(folder, spool, client, keys=keys, signing_key=signing_key, trust_root=trust_root)
 
     def __enter__(self) -> Self:
         return self
@@ -200,6 +208,11 @@ class Committer:
     def last(self) -> CosignedCheckpoint | None:
         """The last cosigned checkpoint."""
         return self._last
+
+    @property
+    def size(self) -> int:
+        """How many records of the log, receipts included, the auditor has cosigned."""
+        return 0 if self._last is None else self._last.size
 
     @property
     def acknowledged(self) -> int:
@@ -220,21 +233,22 @@ class Committer:
         Raises:
             ServerError: `temporary` says whether to call again; the same bytes are sent then.
             CosignatureError: the answer is not this checkpoint, cosigned.
+            SessionKeyGoneError: there is something to sign, and no key to sign it with.
             SpoolWriteError: the disk is full.
             CommitterStoppedError: `stop` was called; the answer, if one came, was dropped.
         """
         note = self._pending or self._prepare()
         if note is None:
             return False
-        first = self._size
+        first = self.size
         lines = self._log.read(first, len(self._log) - first)
         request = AppendRequest(
             first=first,
             records=tuple(line.decode() for line in lines),
             checkpoint=note.decode(),
         )
-        cosigned = self._client.append(self._session_id, request).checkpoint.encode()
-        checkpoint = self._signer.open_cosigned(cosigned, note, receipts=len(self._checkpoints))
+        cosigned = self._client.append(self._grant.session_id, request).checkpoint.encode()
+        checkpoint = self._cosigned.open(cosigned, note, receipts=len(self._checkpoints))
         with self._lock:
             self._refuse_when_stopped()
             self._checkpoints.append(json.dumps(cosigned.decode()).encode())
@@ -243,6 +257,20 @@ class Committer:
             self._pending_file.delete()
             self._pending = None
         return True
+
+    def settle(self) -> None:
+        """Send the flush that was signed before, if there is one; cut the log to what is cosigned.
+
+        Raises:
+            ServerError, CosignatureError, SpoolWriteError: as `commit_next`; calling again is safe.
+        """
+        if self._pending is not None:
+            self.commit_next()
+        self._log.truncate(self.size)
+
+    def cosigned_records(self) -> Iterator[bytes]:
+        """Iterate over the cosigned lines of the log without its receipts, after `settle`."""
+        return (line for line in self._log.lines() if not is_receipt(line))
 
     def stop(self) -> None:
         """Drop the answer to a flush that is under way; it will be asked for again."""
@@ -254,10 +282,6 @@ class Committer:
         self._log.close()
         self._checkpoints.close()
 
-    @property
-    def _size(self) -> int:
-        return 0 if self._last is None else self._last.size
-
     def _refuse_when_stopped(self) -> None:
         if self._stopped:
             raise CommitterStoppedError("the upload was stopped; `auditkit sync` continues it")
@@ -268,13 +292,20 @@ class Committer:
         waiting = min(self.remaining, MOST_RECORDS_PER_FLUSH)
         if not waiting:
             return None
+        if self._signing_key is None:
+            raise SessionKeyGoneError(
+                "records wait to be signed, and the session key is gone: it was made in a "
+                "container and never left it. Go on in a fresh container with `auditkit train "
+                "--resume`; it does anew what the auditor does not have"
+            )
         self._spool.sync()
         recorded = self._spool.read(self.acknowledged, waiting, MOST_BYTES_PER_FLUSH)
-        self._log.truncate(self._size)
+        self._log.truncate(self.size)
         self._log.extend(_segment(recorded, self._last))
         self._log.sync()
         size = len(self._log)
-        note = self._signer.sign(size, self._log.root(size))
+        text = notes.Checkpoint(self._grant.origin, size, self._log.root(size)).to_text()
+        note = notes.sign(text, self._grant.origin, self._signing_key).to_bytes()
         self._pending_file.write(note)
         self._pending = note
         return note
@@ -293,21 +324,32 @@ class Committer:
     def _recover_acknowledged(self) -> None:
         earlier = len(self._checkpoints) - 1
         note = json.loads(self._checkpoints.read(earlier, 1)[0]).encode()
-        self._last = self._signer.open_cosigned(note, note, receipts=earlier)
+        self._last = self._cosigned.open(note, note, receipts=earlier)
         self._check_root(note)
 
     def _recover_pending(self) -> None:
         note = self._pending_file.read()
         size = _checkpoint(note).size
-        if size <= self._size:
+        if size <= self.size:
             self._pending_file.delete()
             return
         self._check_root(note)
+        self._check_signed(note, size)
         self._log.truncate(size)
         self._pending = note
 
+    def _check_signed(self, note: bytes, size: int) -> None:
+        try:
+            notes.verify(note, [self._cosigned.keys.verifier_key(size)])
+        except EvidenceError as error:
+            raise LogDamagedError(
+                f"{self._pending_file.path} is not signed by this run's session key: {error}; "
+                "restore the file, or delete it to go on from the last cosigned checkpoint"
+            ) from error
+
     def _check_spool(self) -> None:
-        if self.remaining < 0:
+        # Without a key nothing is taken from the spool.
+        if self._signing_key is not None and self.remaining < 0:
             raise LogDamagedError(
                 f"{self._spool.path} has {len(self._spool)} records, the auditor has cosigned "
                 f"{self.acknowledged}; restore the file, or start a new session"

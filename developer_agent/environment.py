@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,6 +32,14 @@ WARM_UP_FUNCTIONS = (
     torch.tanh,
     torch.erf,
 )
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One of the developer's own source files, and what it is called wherever it lies."""
+
+    name: str
+    path: Path
 
 
 def make_deterministic(threads: int) -> None:
@@ -71,11 +80,11 @@ def describe_environment(threads: int) -> Environment:
     )
 
 
-def code_digest(extra_files: Iterable[Path] = ()) -> str:
+def code_digest(extra_files: Iterable[SourceFile] = ()) -> str:
     """Digest of the training code as it lies on disk: this toolkit and the developer's own files.
 
     SHA-256 over the sorted lines `<sha256 of file>  <name>`, so that anyone can recompute it with
-    `sha256sum`.
+    `sha256sum`. The developer's files are called `user/<name>`.
     """
     lines = []
     for package in PACKAGES:
@@ -84,8 +93,8 @@ def code_digest(extra_files: Iterable[Path] = ()) -> str:
             continue
         root = Path(module_file).parent
         lines += [_line(path, f"{package}/{path.relative_to(root)}") for path in root.rglob("*.py")]
-    lines += [_line(path, f"user/{path.name}") for path in extra_files]
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    lines += [_line(file.path, f"user/{file.name}") for file in extra_files]
+    return hashlib.sha256("".join(sorted(set(lines))).encode()).hexdigest()
 
 
 def _line(path: Path, name: str) -> str:

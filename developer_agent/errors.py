@@ -130,5 +130,13 @@ class SessionKeyMismatchError(AgentError):
     """The session key in the run folder is not the one that the grant certifies."""
 
 
+class SessionKeyGoneError(AgentError):
+    """Records wait for a signature, and the session key is gone with its container."""
+
+
+class ContinuationRefusedError(AgentError):
+    """A continuation is not for this run's request, so nothing may be signed under it."""
+
+
 class CommitterStoppedError(AgentError):
     """The upload was stopped from outside."""

@@ -91,6 +91,11 @@ def is_seal(line: bytes) -> bool:
     return bool(json.loads(line)["kind"] == "seal")
 
 
+def is_receipt(line: bytes) -> bool:
+    """Tell whether a line of the log is a receipt."""
+    return bool(json.loads(line)["kind"] == "receipt")
+
+
 def _typed(kind: type[Record], fields: dict[str, Any], error: ValidationError) -> RecordError:
     """Say which of the record's rules is broken."""
     bad = [

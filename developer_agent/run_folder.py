@@ -5,6 +5,7 @@
 | `trust-root.dsse.json` | the auditor's keys, as pinned when the run began |
 | `order.dsse.json`, `request.json`, `grant.dsse.json` | what was ordered, asked for and granted |
 | `session.key.pem`, `manifest.key` | secrets of this run; they never leave the disk |
+| `continuations/` | requests to go on in a fresh container, and the auditor's answers |
 | `spool.jsonl` | what happened, in the order in which it happened |
 | `records.jsonl` | the session's log: the same records with the receipts between them |
 | `checkpoints.jsonl` | the notes that the auditor cosigned, one JSON string per line |
@@ -12,6 +13,7 @@
 | `states/` | training states to resume from |
 | `model/` | what is submitted: weights, description, calibration scores |
 | `lock` | held while a process works on the run |
+| `launch.lock` | held while a launcher watches the run's container |
 """
 
 import fcntl
@@ -28,6 +30,7 @@ from developer_agent.disk import (
     write_atomically,
 )
 from developer_agent.errors import DiskWriteError, RunFileMissingError, RunLockedError
+from schemas import SessionRequest
 
 _FOLDER_MODE = 0o700  # the pool's keys and the model are the developer's secrets
 
@@ -77,6 +80,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.states = path / "states"
+        self.continuations = path / "continuations"
         self.spool_path = path / "spool.jsonl"
         self.records_path = path / "records.jsonl"
         self.checkpoints_path = path / "checkpoints.jsonl"
@@ -111,24 +115,62 @@ class RunFolder:
             ) from error
         return folder
 
+    @property
+    def of_container(self) -> bool:
+        """True when the session was asked for in a container, whose key is not kept here."""
+        if not self.request.exists():
+            return False
+        return SessionRequest.from_bytes(self.request.read()).container is not None
+
     def state(self, name: str) -> StoredFile:
         """Return the file of one training state."""
         return StoredFile(self.states / name)
+
+    def continuation_request(self, number: int) -> StoredFile:
+        """Return what was asked for the continuation of this number; the first is 1."""
+        return StoredFile(self.continuations / f"{number:03d}.request.json")
+
+    def continuation(self, number: int) -> StoredFile:
+        """Return the auditor's answer to the request of this number, a DSSE envelope."""
+        return StoredFile(self.continuations / f"{number:03d}.dsse.json")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep every other process, and every other part of this one, off this run.
 
-        The system releases the lock when its process ends, however it ends. Leftovers of a crash
-        are removed.
+        Leftovers of a crash are removed.
 
         Raises:
             RunLockedError: somebody else holds the lock.
             RunFileMissingError: there is no such run.
         """
+        with self._locked("lock"):
+            for folder in (
+                self.path,
+                self.states,
+                self.continuations,
+                self.weights.path.parent,
+            ):
+                remove_temporaries(folder)
+            yield
+
+    @contextmanager
+    def launch_lock(self) -> Iterator[None]:
+        """Keep other launchers off this run, while its container holds the run's own lock.
+
+        Raises:
+            RunLockedError: somebody else holds the lock.
+            RunFileMissingError: there is no such run.
+        """
+        with self._locked("launch.lock"):
+            yield
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Hold a lock, which the system releases when this process ends, however it ends."""
         try:
             descriptor = os.open(
-                self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PUBLIC_MODE
+                self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PUBLIC_MODE
             )
         except FileNotFoundError as error:
             raise RunFileMissingError(
@@ -144,8 +186,6 @@ class RunFolder:
                 ) from error
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            for folder in (self.path, self.states, self.weights.path.parent):
-                remove_temporaries(folder)
             yield
         finally:
             os.close(descriptor)

@@ -1,12 +1,16 @@
-"""Opening a supervised session: request, grant, and everything that follows from the nonce."""
+"""Opening a supervised session: request, grant, and everything that follows from the nonce.
+
+Outside a container the session key lies in the run folder, so that an upload can be finished later.
+Inside one it exists in the memory of the process alone; `developer_agent.continuation` says how a
+run goes on without it.
+"""
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 
 from auditkit.data.manifest import Manifest
 from auditkit.data.pools import Pool
@@ -14,10 +18,19 @@ from auditkit.evidence import canonical, dsse, statements, trust
 from auditkit.evidence.derivation import Schedule, derive_split
 from auditkit.evidence.keys import SigningKey
 from developer_agent.client import ServerClient
-from developer_agent.environment import code_digest, describe_environment
+from developer_agent.environment import SourceFile, code_digest, describe_environment
 from developer_agent.errors import AgentError
+from developer_agent.recorder import Recorder
 from developer_agent.run_folder import RunFolder
-from schemas import AuditOrder, SessionGrant, SessionRequest, TrainingConfig, TrustRoot
+from schemas import (
+    AuditOrder,
+    ContainerRun,
+    GrantRecord,
+    SessionGrant,
+    SessionRequest,
+    TrainingConfig,
+    TrustRoot,
+)
 
 TEST_KEY_LABEL = b"auditkit/test-manifest/v1\0"
 MANIFEST_KEY_BYTES = 32
@@ -41,7 +54,8 @@ class Session:
     request: SessionRequest
     grant: SessionGrant
     grant_digest: str
-    key: SigningKey
+    key: SigningKey | None
+    """None: it is gone with the container that opened the session."""
     pool: Pool
     test: Pool
     manifest: Manifest
@@ -78,12 +92,25 @@ def open_session(
     config: TrainingConfig,
     pool: Pool,
     test: Pool,
-    user_code: Iterable[Path] = (),
+    user_code: Iterable[SourceFile] = (),
+    container: ContainerRun | None = None,
 ) -> Session:
     """Ask the auditor for a session and keep all its documents in the run folder.
 
     A request that was sent before and got no answer is sent again as it was, so that a lost
-    answer costs no second session.
+    answer costs no second session. In a container it is not: nobody has its key any more.
+
+    Args:
+        client: the auditor's server.
+        folder: of the run; the caller holds its lock.
+        trust_root_bytes: as the auditor handed it over.
+        order_id: the order to train under.
+        developer: must be the order's.
+        config: what is trained.
+        pool: all samples of the training.
+        test: fresh samples.
+        user_code: the developer's own source files.
+        container: the one that this process runs in; the session key then stays in memory.
 
     Raises:
         ServerError: no answer, or a refusal with its reason.
@@ -99,14 +126,15 @@ def open_session(
     )
     folder.trust_root.write(trust_root_bytes)
     folder.order.write(order_bytes)
-    key, manifest_key = _secrets(folder)
-    manifest, test_manifest = _manifests(pool, test, manifest_key)
-    if not folder.request.exists():
+    key = SigningKey.generate() if container is not None else _stored_key(folder)
+    manifest, test_manifest = _manifests(pool, test, _manifest_key(folder))
+    if container is not None or folder.of_container or not folder.request.exists():
         request = SessionRequest(
             order_digest=canonical.sha256_hex(order_envelope.payload),
             developer=developer,
             config=config,
             code_digest=code_digest(user_code),
+            container=container,
             pool=manifest.commitment,
             test=test_manifest.commitment,
             session_key=key.public.hex,
@@ -118,7 +146,15 @@ def open_session(
     folder.grant.write(
         client.open_session(order_id, request_bytes, manifest.leaves, test_manifest.leaves)
     )
-    return _checked_session(folder, config, (pool, test), (manifest, test_manifest), user_code)
+    return _checked_session(
+        folder,
+        config,
+        key,
+        data=(pool, test),
+        manifests=(manifest, test_manifest),
+        user_code=user_code,
+        container=container,
+    )
 
 
 def load_session(
@@ -126,9 +162,13 @@ def load_session(
     config: TrainingConfig,
     pool: Pool,
     test: Pool,
-    user_code: Iterable[Path] = (),
+    *,
+    user_code: Iterable[SourceFile] = (),
+    container: ContainerRun | None = None,
 ) -> Session:
     """Load the session of a run folder, to begin it or to resume it.
+
+    In a container the session comes without a key; `continuation.continue_session` gives it one.
 
     Raises:
         RunFileMissingError: no session was opened there.
@@ -136,15 +176,40 @@ def load_session(
         EvidenceError, GrantRefusedError: a document is not the auditor's.
     """
     manifests = _manifests(pool, test, folder.manifest_key.read())
-    return _checked_session(folder, config, (pool, test), manifests, user_code)
+    key = None if folder.of_container else SigningKey.from_pem(folder.session_key.read())
+    return _checked_session(
+        folder,
+        config,
+        key,
+        data=(pool, test),
+        manifests=manifests,
+        user_code=user_code,
+        container=container,
+    )
+
+
+def record_grant(recorder: Recorder, session: Session) -> None:
+    """Write the first record of a session's log."""
+    request = session.request
+    recorder.record(
+        GrantRecord,
+        grant_digest=session.grant_digest,
+        code_digest=request.code_digest,
+        image_digest=request.image_digest,
+        mode="process" if request.container is None else "container",
+        environment=request.environment,
+    )
 
 
 def _checked_session(
     folder: RunFolder,
     config: TrainingConfig,
+    key: SigningKey | None,
+    *,
     data: tuple[Pool, Pool],
     manifests: tuple[Manifest, Manifest],
-    user_code: Iterable[Path],
+    user_code: Iterable[SourceFile],
+    container: ContainerRun | None,
 ) -> Session:
     trust_root = trust.open_trust_root(folder.trust_root.read(), datetime.now(UTC))
     order = trust.verify_statement(
@@ -160,17 +225,19 @@ def _checked_session(
     )
     request_bytes = folder.request.read()
     request = SessionRequest.from_bytes(request_bytes)
-    key = SigningKey.from_pem(folder.session_key.read())
     (pool, test), (manifest, test_manifest) = data, manifests
     if (grant.request_digest, grant.session_key) != (
         canonical.sha256_hex(request_bytes),
-        key.public.hex,
+        request.session_key if key is None else key.public.hex,
     ):
         raise GrantRefusedError(
             "the server's grant is for another request or another key; do not train under it, "
             "and tell the auditor"
         )
+    image_digest = None if container is None else container.image.config_digest
     for what, found, expected in (
+        ("being in a container, or not,", container is not None, request.container is not None),
+        ("the container's image", image_digest, request.image_digest),
         ("the training configuration", config, request.config),
         ("the pool", manifest.commitment, request.pool),
         ("the test set", test_manifest.commitment, request.test),
@@ -196,16 +263,16 @@ def _checked_session(
     )
 
 
-def _secrets(folder: RunFolder) -> tuple[SigningKey, bytes]:
-    make: tuple[tuple[str, Callable[[], bytes]], ...] = (
-        ("session_key", lambda: SigningKey.generate().to_pem()),
-        ("manifest_key", lambda: secrets.token_bytes(MANIFEST_KEY_BYTES)),
-    )
-    for name, new in make:
-        file = getattr(folder, name)
-        if not file.exists():
-            file.write(new())
-    return SigningKey.from_pem(folder.session_key.read()), folder.manifest_key.read()
+def _stored_key(folder: RunFolder) -> SigningKey:
+    if not folder.session_key.exists():
+        folder.session_key.write(SigningKey.generate().to_pem())
+    return SigningKey.from_pem(folder.session_key.read())
+
+
+def _manifest_key(folder: RunFolder) -> bytes:
+    if not folder.manifest_key.exists():
+        folder.manifest_key.write(secrets.token_bytes(MANIFEST_KEY_BYTES))
+    return folder.manifest_key.read()
 
 
 def _manifests(pool: Pool, test: Pool, key: bytes) -> tuple[Manifest, Manifest]:

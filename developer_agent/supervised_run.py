@@ -18,16 +18,17 @@ from pathlib import Path
 from auditkit.data.pools import Pool, open_pool
 from developer_agent.client import ServerClient
 from developer_agent.committer import Committer
-from developer_agent.environment import make_deterministic
+from developer_agent.continuation import continue_session
+from developer_agent.environment import SourceFile, make_deterministic
 from developer_agent.errors import AgentError, RunFileMissingError, ServerError
-from developer_agent.recorder import Recorder
 from developer_agent.run_config import RunConfig, parse_run_config, read_toml
 from developer_agent.run_folder import RunFolder
 from developer_agent.session import Session, load_session, open_session
+from developer_agent.source_files import source_files
 from developer_agent.spool import Spool
-from developer_agent.supervision import Supervision
+from developer_agent.supervision import StepProgress, Supervision
 from developer_agent.uplink import Uplink, UplinkState
-from schemas import ModelConfig, VerificationReport
+from schemas import ContainerRun, ModelConfig, VerificationReport
 
 DRAIN_SECONDS = 30.0  # how long the end of a run waits for the auditor's server
 SILENT_SERVER = "the auditor's server does not answer"
@@ -61,11 +62,25 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Run:
-    """One configured run; paths in `config` are relative to `base`."""
+    """One configured run.
+
+    Attributes:
+        config: what to train, where.
+        base: folder that the paths in `config` are relative to.
+        token: the developer's; None in a container, where the relay has it.
+        container: the one that this process runs in.
+        socket: the relay's Unix socket; None: the server is reached directly.
+        trust_root: the auditor's; None: it lies where `config` says.
+        code_folder: folder that the paths in `config.code` are relative to; None: `base`.
+    """
 
     config: RunConfig
     base: Path
-    token: str
+    token: str | None
+    container: ContainerRun | None = None
+    socket: Path | None = None
+    trust_root: bytes | None = None
+    code_folder: Path | None = None
 
     @classmethod
     def from_file(cls, path: Path, token: str) -> "Run":
@@ -81,9 +96,14 @@ class Run:
         """Where the run lives."""
         return self.base / self.config.output
 
+    @property
+    def code_path(self) -> Path:
+        """Where the developer's own training code lies."""
+        return self.base if self.code_folder is None else self.code_folder
+
     def client(self) -> ServerClient:
         """Return a new client for the auditor's server."""
-        return ServerClient(self.config.server.url, self.token)
+        return ServerClient(self.config.server.url, self.token, socket=self.socket)
 
     def trust_root_bytes(self) -> bytes:
         """Return the trust root that the auditor handed over.
@@ -91,6 +111,8 @@ class Run:
         Raises:
             RunFileMissingError: there is no such file.
         """
+        if self.trust_root is not None:
+            return self.trust_root
         path = self.base / self.config.server.trust_root
         try:
             return path.read_bytes()
@@ -139,19 +161,25 @@ def supervised(
     resume: bool = False,
     user_code: Sequence[Path] = (),
     on_resume: Callable[[int, int], None] = lambda _step, _discarded: None,
+    on_step: Callable[[StepProgress, UplinkState], None] = lambda _progress, _uplink: None,
+    on_sealing: Callable[[], None] = lambda: None,
 ) -> Iterator[SupervisedRun]:
     """Open a session, or the one that was broken off, and supervise a training loop under it.
 
     Args:
         run: what to train, and where.
         resume: go on with the run in the output folder.
-        user_code: the developer's own source files, hashed into the code digest.
+        user_code: the developer's own source files, hashed into the code digest together with
+            those that the configuration names.
         on_resume: told the step that training goes on from, and how many steps were lost.
+        on_step: told about each recorded step and how far the auditor is behind.
+        on_sealing: told that training is over and all cohorts are being scored.
 
     Raises:
         RunExistsError: the folder holds a run, and `resume` is false.
         RunMismatchError: data, code or configuration are not those of the run to resume.
         PoolShapeError: the data do not fit the model's configuration.
+        SourceFileError: a source file is missing, or lies outside the code's folder.
         AgentError, EvidenceError, DataError: see the messages; nothing recorded is lost.
     """
     make_deterministic(run.config.training.threads)
@@ -159,6 +187,9 @@ def supervised(
     pool, test = open_pool(run.config.pool, run.base), open_pool(run.config.test, run.base)
     for what, data in (("pool", pool), ("test set", test)):
         check_pool(what, data, run.config.training.model)
+    files = [SourceFile(path.name, path) for path in user_code]
+    if run.config.code is not None:
+        files += source_files(run.config.code, run.code_path)
     folder = RunFolder.create(run.folder_path)
     with folder.lock(), run.client() as client:
         session = _session(
@@ -168,11 +199,13 @@ def supervised(
             trust_root=trust_root,
             pool=pool,
             test=test,
-            user_code=user_code,
+            user_code=files,
             resume=resume,
         )
         with Spool.open(folder.spool_path) as spool:
-            committer = Committer.open(folder, spool, run.client(), session.trust_root)
+            if run.container is not None and session.key is None:
+                session = continue_session(session, spool, client, run.container)
+            committer = Committer.open(folder, spool, run.client(), session.trust_root, session.key)
             with (
                 Uplink(
                     committer,
@@ -180,9 +213,16 @@ def supervised(
                     policy=session.order.outage_policy,
                     late_after_seconds=session.order.late_after_seconds,
                 ) as uplink,
-                Supervision(session, spool, uplink.permit, on_resume) as supervision,
+                Supervision(
+                    session,
+                    spool,
+                    uplink.permit,
+                    on_resume=on_resume,
+                    on_step=lambda progress: on_step(progress, uplink.state),
+                    on_sealing=on_sealing,
+                ) as supervision,
             ):
-                yield SupervisedRun(session, supervision, Recorder(spool).sealed, uplink, client)
+                yield SupervisedRun(session, supervision, supervision.sealed, uplink, client)
 
 
 def submit(session_id: str, folder: RunFolder, client: ServerClient) -> RunResult:
@@ -233,7 +273,7 @@ def _session(
     trust_root: bytes,
     pool: Pool,
     test: Pool,
-    user_code: Sequence[Path],
+    user_code: Sequence[SourceFile],
     resume: bool,
 ) -> Session:
     config = run.config.training
@@ -243,7 +283,9 @@ def _session(
                 f"{folder.path} holds a run already; add --resume to go on with it, or choose "
                 "another output folder"
             )
-        return load_session(folder, config, pool, test, user_code)
+        return load_session(
+            folder, config, pool, test, user_code=user_code, container=run.container
+        )
     return open_session(
         client,
         folder,
@@ -254,4 +296,5 @@ def _session(
         pool=pool,
         test=test,
         user_code=user_code,
+        container=run.container,
     )

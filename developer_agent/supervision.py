@@ -45,7 +45,7 @@ from auditkit.mint.preprocessing import augment, normalisation_of, to_inputs
 from auditkit.mint.scores import CohortScores, write_scores
 from developer_agent.errors import AgentError
 from developer_agent.recorder import Recorder, read_records
-from developer_agent.session import Session
+from developer_agent.session import Session, record_grant
 from developer_agent.spool import Spool
 from developer_agent.state import dump_state, restore_state, state_digest
 from schemas import (
@@ -53,7 +53,6 @@ from schemas import (
     CohortMetrics,
     CohortName,
     EvaluationRecord,
-    GrantRecord,
     ModelDescription,
     Normalisation,
     ResumeRecord,
@@ -100,6 +99,20 @@ class Batch:
         return slice(len(self.plan.told), self.plan.trained)
 
 
+@dataclass(frozen=True)
+class StepProgress:
+    """One step, for display."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+    task_loss: float
+    mint_loss: float
+    task_accuracy: float
+    mint_accuracy: float
+
+
 class Supervision:
     """One supervised training: hands out the nonce's batches and records what is done with them."""
 
@@ -108,7 +121,10 @@ class Supervision:
         session: Session,
         spool: Spool,
         permit: Callable[[], None] = lambda: None,
+        *,
         on_resume: Callable[[int, int], None] = lambda _step, _discarded: None,
+        on_step: Callable[[StepProgress], None] = lambda _progress: None,
+        on_sealing: Callable[[], None] = lambda: None,
     ) -> None:
         """Supervise one session.
 
@@ -117,12 +133,16 @@ class Supervision:
             spool: where the records go.
             permit: called before each step; waits or raises as the order's outage policy says.
             on_resume: told the step that training goes on from, and how many steps were lost.
+            on_step: told about each step after it is recorded, on the training thread.
+            on_sealing: told that training is over and all cohorts are being scored.
         """
         self._session = session
         self._spool = spool
         self._recorder = Recorder(spool)
         self._permit = permit
         self._on_resume = on_resume
+        self._on_step = on_step
+        self._on_sealing = on_sealing
         self._enhanced: EnhancedAuditedModel | None = None
         self._optimiser: Optimizer | None = None
         self._objective = Objective(
@@ -155,6 +175,11 @@ class Supervision:
                 weight_decay=config.l2,
             )
         return self._optimiser
+
+    @property
+    def sealed(self) -> bool:
+        """True once the log has its seal, be it from this process or an earlier one."""
+        return self._recorder.sealed
 
     @property
     def step_done(self) -> int:
@@ -232,6 +257,18 @@ class Supervision:
         epoch_ends = plan.step % schedule.steps_per_epoch == 0
         if epoch_ends and not last and (plan.epoch + 1) % config.evaluation_interval_epochs == 0:
             self._evaluate(plan.epoch, INTERIM_SAMPLES)
+        self._on_step(
+            StepProgress(
+                step=plan.step,
+                total_steps=schedule.total_steps,
+                epoch=plan.epoch + 1,
+                epochs=schedule.epochs,
+                task_loss=losses.task,
+                mint_loss=losses.mint,
+                task_accuracy=losses.task_accuracy,
+                mint_accuracy=losses.mint_accuracy,
+            )
+        )
 
     def seal(self) -> dict[CohortName, CohortMetrics]:
         """Score every cohort, commit the calibration, write the submission and seal the log.
@@ -248,6 +285,7 @@ class Supervision:
                 f"the training stands at step {self._step} of {schedule.total_steps}; it can only "
                 "be sealed at its end"
             )
+        self._on_sealing()
         scores = self._evaluate(schedule.epochs - 1, None)
         scores_bytes = write_scores(scores)
         weights = self._model.weights()
@@ -295,14 +333,7 @@ class Supervision:
         if len(self._spool):
             self._resume(self._optimiser)
             return
-        self._recorder.record(
-            GrantRecord,
-            grant_digest=self._session.grant_digest,
-            code_digest=self._session.request.code_digest,
-            image_digest=self._session.request.image_digest,
-            mode="process" if self._session.request.image_digest is None else "container",
-            environment=self._session.request.environment,
-        )
+        record_grant(self._recorder, self._session)
         self._save_state()
 
     def _resume(self, optimiser: Optimizer) -> None:

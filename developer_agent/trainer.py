@@ -1,29 +1,19 @@
 """The training of `auditkit train`: a client of the supervision API like any other."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Protocol
 
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from developer_agent.session import Session
 from developer_agent.supervised_run import Run, RunResult, SupervisedRun, supervised
+from developer_agent.supervision import StepProgress
+from developer_agent.training_loop import TrainingLoop, load_loop
 from developer_agent.uplink import UplinkState
 from schemas import CohortMetrics, CohortName
 
-Cohorts = dict[CohortName, CohortMetrics]
+__all__ = ["Cohorts", "StepProgress", "TrainingDisplay", "built_in_loop", "train"]
 
-
-@dataclass(frozen=True)
-class StepProgress:
-    """One step, for display."""
-
-    step: int
-    total_steps: int
-    epoch: int
-    epochs: int
-    task_loss: float
-    mint_loss: float
-    task_accuracy: float
-    mint_accuracy: float
+Cohorts = Mapping[CohortName, CohortMetrics]
 
 
 class TrainingDisplay(Protocol):
@@ -49,7 +39,7 @@ def train(run: Run, display: TrainingDisplay, *, resume: bool = False) -> tuple[
     """Run one supervised training from the grant to the submission.
 
     Args:
-        run: what to train, and where.
+        run: what to train, and where; its own training loop is taken if the configuration has one.
         display: told about progress.
         resume: go on with the run that was broken off in this folder.
 
@@ -61,16 +51,23 @@ def train(run: Run, display: TrainingDisplay, *, resume: bool = False) -> tuple[
         AgentError, EvidenceError, MintError, DataError: see the messages; nothing that was
             recorded is lost.
     """
-    EnhancedAuditedModel.build(run.config.training, seed=0)  # mistakes show before the session
-    with supervised(run, resume=resume, on_resume=display.resumed) as current:
+    loop = _loop(run)
+    with supervised(
+        run,
+        resume=resume,
+        on_resume=display.resumed,
+        on_step=display.step_done,
+        on_sealing=display.sealing,
+    ) as current:
         display.session_opened(current.session, current.session.schedule.total_steps)
-        cohorts = {} if current.sealed_before else _train_to_seal(current, display)
+        cohorts = {} if current.sealed_before else loop(current)
         display.sending()
         return current.finish(), cohorts
 
 
-def _train_to_seal(current: SupervisedRun, display: TrainingDisplay) -> Cohorts:
-    supervision, schedule = current.supervision, current.session.schedule
+def built_in_loop(run: SupervisedRun) -> Cohorts:
+    """Train the configured architecture, without more than that."""
+    supervision = run.supervision
     supervision.enhance()
     optimiser = supervision.optimiser()
     for batch in supervision.batches():
@@ -79,18 +76,12 @@ def _train_to_seal(current: SupervisedRun, display: TrainingDisplay) -> Cohorts:
         losses.total.backward()  # type: ignore[no-untyped-call] # torch
         optimiser.step()
         supervision.step(batch, losses)
-        display.step_done(
-            StepProgress(
-                step=batch.plan.step,
-                total_steps=schedule.total_steps,
-                epoch=batch.plan.epoch + 1,
-                epochs=schedule.epochs,
-                task_loss=losses.task,
-                mint_loss=losses.mint,
-                task_accuracy=losses.task_accuracy,
-                mint_accuracy=losses.mint_accuracy,
-            ),
-            current.uplink_state,
-        )
-    display.sealing()
     return supervision.seal()
+
+
+def _loop(run: Run) -> TrainingLoop:
+    """Return the loop to run. Mistakes in it, or in the model, show before a session is opened."""
+    if run.config.code is not None:
+        return load_loop(run.code_path / run.config.code.loop)
+    EnhancedAuditedModel.build(run.config.training, seed=0)
+    return built_in_loop

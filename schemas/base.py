@@ -23,6 +23,8 @@ class Schema(BaseModel):
     @field_validator("schema_version", "channels", "level", mode="before", check_fields=False)
     @classmethod
     def _is_a_whole_number(cls, value: object) -> object:
+        if value is None:
+            return value  # whether it may be missing is the field's own type
         # In Python `true` and 1.0 equal 1, and literals and enumerations would take them for it.
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError("expected a whole number")  # noqa: TRY004 - what pydantic expects

@@ -54,6 +54,9 @@ class ContainerDescription(Schema):
     gpus: Texts = Field(description="device requests, for example `all` or one identifier each")
     mounts: Annotated[tuple[ContainerMount, ...], Field(max_length=100)]
     restart_policy: Text
+    health_check: Texts = Field(
+        default=(), description="a second program that the engine would run inside; none is allowed"
+    )
     memory_bytes: Count = Field(description="limit; 0: none")
     cpus: float = Field(ge=0.0, description="limit in cores; 0: none")
     most_processes: int = Field(description="limit; 0 or less: none")

@@ -29,6 +29,9 @@ class SessionStatus(Schema):
     opened_at: AwareDatetime
     valid_until: AwareDatetime
     acknowledged_records: Count = Field(description="records that the server holds for good")
+    continuations: Count = Field(
+        default=0, description="how often it went on in a fresh container, under a new session key"
+    )
     last_cosigned_at: AwareDatetime | None
     step: Count = Field(description="last optimisation step in the log; 0 before the first")
     epoch: Count

@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import typer
 
-from auditkit.cli import auditor, demo, developer, doctor, evidence, image, queries
+from auditkit.cli import auditor, demo, developer, doctor, evidence, image, packaging, queries
 from auditkit.cli.errors import EXPECTED_ERRORS, describe
 from auditkit.cli.output import console, print_error
 
@@ -34,6 +34,7 @@ AUDITOR, DEVELOPER, ANYONE = "For auditors", "For developers", "For everyone"
 app.command("init", rich_help_panel=AUDITOR)(auditor.init)
 app.command("serve", rich_help_panel=AUDITOR)(auditor.serve)
 app.add_typer(auditor.order_app, name="order", rich_help_panel=AUDITOR)
+app.command("package", rich_help_panel=DEVELOPER)(packaging.package)
 app.command("train", rich_help_panel=DEVELOPER)(developer.train)
 app.command("sync", rich_help_panel=DEVELOPER)(developer.sync)
 app.command("submit", rich_help_panel=DEVELOPER)(developer.submit)

@@ -17,17 +17,18 @@ from rich.table import Table
 import auditkit
 from auditkit.cli.errors import UsageError
 from auditkit.cli.evidence import verify_file
-from auditkit.cli.output import console, holds, print_verification
+from auditkit.cli.output import console, error_console, holds, print_verification
 
 if TYPE_CHECKING:
     from auditkit.data.pools import Pool
     from auditkit.evidence.derivation import Split
-    from developer_agent.supervised_run import Run, RunResult
+    from developer_agent.supervised_run import Run
 
 AUDITOR = "Demo Data Protection Authority"
 ORIGIN = "audit.demo"
 MARKER = ".auditkit-demo"  # folders with this file may be emptied by the next demo
 SERVER_STOP_SECONDS = 15
+DEMO_MEMORY_GIB = 4
 QUERIES = {"told": 4, "silent": 3, "test": 5}
 COHORT_WORDS = {
     "told": "trained on, and told to T",
@@ -40,25 +41,46 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to work in.")] = Path(
         "demo"
     ),
+    container: Annotated[
+        bool,
+        typer.Option("--container", help="Train in the closed container; reaches level L2."),
+    ] = False,
+    image: Annotated[
+        Path,
+        typer.Option(
+            "--image",
+            help="With --container: archive of the trainer's image. Is built if missing, which "
+            "takes a few minutes and 20 GB of disk for a while.",
+        ),
+    ] = Path("trainer.tar"),
 ) -> None:
     """Run the whole story: order, grant, training, verification, queries, report.
 
     A real server on a free local port, real handwritten digits, about a minute on two cores.
+    With --container, the training runs in the closed container as for a real audit.
     """
+    from developer_agent.run_folder import RunFolder
+    from developer_agent.session import read_grant
+
     folder = _fresh_folder(output)
+    archive = _trainer_image(image) if container else None
     _say(1, "The auditor sets up keys, a trust root and a server, and signs an order")
-    tokens = _set_up_auditor(folder)
+    tokens = _set_up_auditor(folder, archive)
     with _server(folder / "auditor") as url:
         _say(2, "The developer trains under supervision; every step is logged, signed, cosigned")
-        run = _run(folder, url, tokens["developer"])
-        result = _train(run)
+        run = _run(folder, url, tokens["developer"], archive)
+        if archive is None:
+            _train(run)
+        else:
+            _train_in_container(run)
+        session_id = read_grant(RunFolder(run.folder_path)).session_id
         _say(3, "The compliance officer asks: was this picture used?")
-        _query(folder, url, tokens["compliance-officer"], run, result)
+        _query(folder, url, tokens["compliance-officer"], run)
         _say(4, "Report and evidence are written")
-        _write_evidence(folder, url, tokens["compliance-officer"], result.session_id)
+        _write_evidence(folder, url, tokens["compliance-officer"], session_id)
     _say(5, "The server is stopped; the evidence is verified offline")
     verified = _verify(folder)
-    _print_next(folder, result.session_id)
+    _print_next(folder, session_id)
     if not verified:
         sys.exit(1)
 
@@ -87,12 +109,25 @@ def _fresh_folder(path: Path) -> Path:
     return path.resolve()
 
 
-def _set_up_auditor(folder: Path) -> dict[str, str]:
+def _trainer_image(path: Path) -> Path:
+    """Return the archive of the trainer's image, built now unless it is there."""
+    if path.is_file():
+        console.print(f"   image {_relative(path.resolve())}, built before")
+        return path.resolve()
+    from auditkit.cli.packaging import build_trainer_image
+
+    console.print(f"   building the trainer's image {path}, once; it is kept for the next demo")
+    build_trainer_image(path)
+    return path.resolve()
+
+
+def _set_up_auditor(folder: Path, image: Path | None) -> dict[str, str]:
     from auditkit.cli.auditor import read_order, sign_order
     from auditor_server.context import Auditor
     from auditor_server.home import create_home, write_private
     from auditor_server.orders import add_order
     from auditor_server.settings import ServerSettings
+    from containers.identity import identify
 
     now = datetime.now(UTC)
     home = create_home(folder / "auditor", AUDITOR, ORIGIN, now)
@@ -102,6 +137,11 @@ def _set_up_auditor(folder: Path) -> dict[str, str]:
     for role, token in home.tokens.items():
         write_private(tokens_folder / f"{role}.token", token.encode() + b"\n")
     order = read_order(example("orders/digits.toml"), AUDITOR, now)
+    if image is not None:
+        with error_console.status(f"hashing every byte of {image.name}"):
+            digest = identify(image).config_digest
+        order = order.model_copy(update={"images": (digest,), "allow_without_container": False})
+        console.print(f"   image [bold]{digest}[/bold], the only one that the order allows")
     add_order(Auditor.open(ServerSettings(home=home.path)), sign_order(home, order))
     console.print(
         f"   order [bold]{order.order_id}[/bold] for {order.developer}, in force until "
@@ -138,7 +178,7 @@ def _server(home: Path) -> Iterator[str]:
         log.close()
 
 
-def _run(folder: Path, url: str, token: str) -> "Run":
+def _run(folder: Path, url: str, token: str, image: Path | None) -> "Run":
     from developer_agent.run_config import parse_run_config, read_toml
     from developer_agent.supervised_run import Run
 
@@ -146,10 +186,12 @@ def _run(folder: Path, url: str, token: str) -> "Run":
     document["server"] |= {"url": url, "trust_root": "trust-root.json"}
     document["server"].pop("token_file", None)
     document["output"] = "run"
+    if image is not None:
+        document["container"] = {"image": str(image), "memory_gib": DEMO_MEMORY_GIB}
     return Run(parse_run_config(document, "examples/digits.toml"), folder, token)
 
 
-def _train(run: "Run") -> "RunResult":
+def _train(run: "Run") -> None:
     from auditkit.cli.cohorts import print_cohorts
     from auditkit.cli.progress import ProgressDisplay
     from developer_agent import trainer
@@ -159,10 +201,17 @@ def _train(run: "Run") -> "RunResult":
     if result.report is None:
         raise UsageError(f"the demo could not submit its model: {result.problem}")
     print_cohorts(list(cohorts.values()))
-    return result
 
 
-def _query(folder: Path, url: str, token: str, run: "Run", result: "RunResult") -> None:
+def _train_in_container(run: "Run") -> None:
+    from auditkit.cli.developer import train_in_container
+
+    code = train_in_container(run, "the demo's configuration")
+    if code:
+        raise UsageError(f"the demo's training ended with exit code {code}; see above")
+
+
+def _query(folder: Path, url: str, token: str, run: "Run") -> None:
     from auditkit.data.pools import open_pool
     from auditkit.evidence import dsse, statements
     from auditkit.evidence.derivation import derive_split
@@ -180,7 +229,7 @@ def _query(folder: Path, url: str, token: str, run: "Run", result: "RunResult") 
         open_pool(run.config.test, run.base),
     )
     with ServerClient(url, token) as client:
-        answers = client.query(result.session_id, [(p.name, p.read_bytes()) for p, _ in images])
+        answers = client.query(grant.session_id, [(p.name, p.read_bytes()) for p, _ in images])
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 3))
     for heading in ("image", "in truth", "p-value", "verdict"):
         table.add_column(heading)

@@ -1,5 +1,6 @@
 """`train`, `sync` and `submit`: what a developer does under supervision."""
 
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,14 @@ from rich.progress import Progress
 from auditkit.cli.cohorts import print_cohorts
 from auditkit.cli.connection import read_token
 from auditkit.cli.errors import UsageError
-from auditkit.cli.output import console, holds, print_error, print_json, print_verification
+from auditkit.cli.output import (
+    console,
+    error_console,
+    holds,
+    print_error,
+    print_json,
+    print_verification,
+)
 
 if TYPE_CHECKING:
     from developer_agent.run_config import RunConfig
@@ -42,31 +50,75 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the output folder.")
     ] = False,
+    no_container: Annotated[
+        bool,
+        typer.Option(
+            "--no-container",
+            help="Train in a plain process, to try things out. Is recorded, caps the level at L1.",
+        ),
+    ] = False,
     overrides: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model under supervision: open a session, train, stream the log, seal, submit.
+
+    Trains in the closed container that the configuration names as container.image: no network, no
+    capabilities, a read-only root, and every byte of the image verified before it starts.
 
     Exit code 0 when the submission verifies, 1 when it does not, 3 when the auditor's server does
     not have everything yet (then run [cyan]auditkit sync[/cyan]), 130 after Ctrl-C.
 
         auditkit train examples/digits.toml
     """
+    run = _run(config, overrides)
+    if no_container:
+        supervise(run, str(config), resume=resume, as_json=as_json)
+        return
+    code = train_in_container(run, str(config), resume=resume, as_json=as_json)
+    if code:
+        sys.exit(code)
+
+
+def supervise(run: "Run", config_path: str, *, resume: bool, as_json: bool) -> None:
+    """Train in this very process, show it, and end with the exit code of `auditkit train`."""
     from auditkit.cli.progress import ProgressDisplay
     from developer_agent import trainer
 
-    run = _run(config, overrides)
     screen = Console(quiet=True) if as_json else console
     try:
         with ProgressDisplay(screen) as display:
             result, cohorts = trainer.train(run, display, resume=resume)
     except KeyboardInterrupt:
         print_error(
-            f"stopped. Everything recorded is safe in {run.folder_path}; go on with\n"
-            f"  auditkit train {config} --resume"
+            "stopped. Everything recorded is safe in the run folder; go on with\n"
+            f"  auditkit train {config_path} --resume{_mode(run)}"
         )
         sys.exit(EXIT_INTERRUPTED)
-    _finish(result, cohorts, config, as_json=as_json)
+    _finish(result, cohorts, run, config_path, as_json=as_json)
+
+
+def _mode(run: "Run") -> str:
+    """Return the option that a command for this run must repeat."""
+    return " --no-container" if run.container is None else ""
+
+
+def train_in_container(
+    run: "Run", config_path: str, *, resume: bool = False, as_json: bool = False
+) -> int:
+    """Train in the closed container, show it, and return the exit code of `auditkit train`."""
+    from auditkit.cli.launching import LaunchProgress
+    from developer_agent import launcher
+
+    size = shutil.get_terminal_size()
+    launch = launcher.Launch(
+        run=run,
+        config_path=config_path,
+        resume=resume,
+        as_json=as_json,
+        terminal=(size.lines, size.columns) if sys.stdout.isatty() and not as_json else None,
+    )
+    with LaunchProgress(error_console) as display:
+        return launcher.train_in_container(launch, display, sys.stdout.buffer, sys.stderr.buffer)
 
 
 def sync(
@@ -97,7 +149,7 @@ def sync(
     if not as_json:
         console.print(f"{sent.sent} records sent; the log has {sent.log_size}, all acknowledged")
     if sent.sealed:
-        _finish(_submit(run, folder), {}, config, as_json=as_json)
+        _finish(_submit(run, folder), {}, run, str(config), as_json=as_json)
     elif as_json:
         print_json({"sent": sent.sent, "sealed": False})
     else:
@@ -113,7 +165,7 @@ def submit(
     from developer_agent.run_folder import RunFolder
 
     run = _run(config, overrides)
-    _finish(_submit(run, RunFolder(run.folder_path)), {}, config, as_json=as_json)
+    _finish(_submit(run, RunFolder(run.folder_path)), {}, run, str(config), as_json=as_json)
 
 
 def _submit(run: "Run", folder: "RunFolder") -> "RunResult":
@@ -140,7 +192,9 @@ def _load(config: Path, overrides: list[str] | None) -> "RunConfig":
     return parse_run_config(apply_overrides(read_toml(config), overrides or []), str(config))
 
 
-def _finish(result: "RunResult", cohorts: "Cohorts", config: Path, *, as_json: bool) -> None:
+def _finish(
+    result: "RunResult", cohorts: "Cohorts", run: "Run", config_path: str, *, as_json: bool
+) -> None:
     from developer_agent.supervised_run import RunOutcome
 
     if as_json:
@@ -160,9 +214,14 @@ def _finish(result: "RunResult", cohorts: "Cohorts", config: Path, *, as_json: b
             if result.unacknowledged
             else "the model is not submitted"
         )
+        command = (
+            f"auditkit train {config_path} --resume"
+            if run.container is not None and result.unacknowledged
+            else f"auditkit sync {config_path}"
+        )
         print_error(
             f"{what}: {result.problem}.\nThe training is complete and safe on disk; when the "
-            f"server is back, run\n  auditkit sync {config}"
+            f"server is back, run\n  {command}"
         )
         sys.exit(EXIT_UNACKNOWLEDGED)
     if result.report is None:

@@ -31,8 +31,11 @@ DESCRIPTION = "model/description.json"
 SCORES = "model/scores.safetensors"
 
 LEAF_BYTES = 32
-MAX_DOCUMENT_BYTES = 1_000_000
-"""Largest request and largest model description; both take a few thousand bytes."""
+MAX_DESCRIPTION_BYTES = 1_000_000
+"""Largest model description; it takes a few thousand bytes."""
+
+MAX_REQUEST_BYTES = 16_000_000
+"""Largest request; one from a container carries its image's configuration and manifest."""
 
 MAX_CHECKPOINTS_BYTES = 2**30
 """Room for one cosigned checkpoint per second during a month."""
@@ -43,21 +46,30 @@ MAX_LEAVES_BYTES = 2**30
 MAX_VERDICTS = 50_000
 """Most verdicts in one bundle."""
 
+MAX_CONTINUATIONS = 999
+"""Most continuations in one bundle: as many as have a number of three digits."""
+
 MEMBER_LIMITS: dict[str, int] = {
     ORDER: MAX_ENVELOPE_BYTES,
-    REQUEST: MAX_DOCUMENT_BYTES,
+    REQUEST: MAX_REQUEST_BYTES,
     GRANT: MAX_ENVELOPE_BYTES,
     RECORDS: archive.MAX_ARCHIVE_BYTES,
     CHECKPOINTS: MAX_CHECKPOINTS_BYTES,
     POOL_LEAVES: MAX_LEAVES_BYTES,
     TEST_LEAVES: MAX_LEAVES_BYTES,
     WEIGHTS: archive.MAX_ARCHIVE_BYTES,
-    DESCRIPTION: MAX_DOCUMENT_BYTES,
+    DESCRIPTION: MAX_DESCRIPTION_BYTES,
     SCORES: archive.MAX_ARCHIVE_BYTES,
 }
-"""Largest size in bytes of each member, verdicts apart."""
+"""Largest size in bytes of each member that a bundle has once."""
 
-_VERDICT_NAME = re.compile(r"verdicts/[0-9]{6}\.dsse\.json")
+_VERDICTS = "verdicts/"
+_CONTINUATIONS = "continuations/"
+_NUMBERED_LIMITS = (
+    (re.compile(r"continuations/[0-9]{3}\.request\.json"), MAX_REQUEST_BYTES),
+    (re.compile(r"continuations/[0-9]{3}\.dsse\.json"), MAX_ENVELOPE_BYTES),
+    (re.compile(r"verdicts/[0-9]{6}\.dsse\.json"), MAX_ENVELOPE_BYTES),
+)
 
 
 class Lines(Sequence[bytes]):
@@ -111,6 +123,19 @@ class Lines(Sequence[bytes]):
 
 
 @dataclass(frozen=True)
+class Continuation:
+    """How a session went on in a fresh container. Nothing of it is verified yet.
+
+    Attributes:
+        request: canonical JSON of the continuation request.
+        envelope: DSSE envelope (JSON) of the session continuation.
+    """
+
+    request: bytes
+    envelope: bytes
+
+
+@dataclass(frozen=True)
 class Bundle:
     """Everything that an auditor keeps about one session. Nothing of it is verified yet.
 
@@ -126,6 +151,7 @@ class Bundle:
         description: JSON of the model description; None before the submission.
         scores: safetensors of the calibration scores; None before the submission.
         verdicts: DSSE envelopes (JSON) in the order in which they were given.
+        continuations: fresh containers and their keys, in the order in which they were granted.
     """
 
     order: bytes
@@ -139,6 +165,7 @@ class Bundle:
     description: bytes | None = None
     scores: bytes | None = None
     verdicts: tuple[bytes, ...] = ()
+    continuations: tuple[Continuation, ...] = ()
 
 
 def write_bundle(bundle: Bundle) -> bytes:
@@ -159,7 +186,7 @@ def write_bundle_to(bundle: Bundle, file: BinaryIO) -> None:
         BundleContentError: a record with a newline in it or without content, a checkpoint that is
             not UTF-8, or leaves that are not 32 bytes each.
         BundleSizeError: a member or the whole is too large.
-        BundleMemberError: too many verdicts.
+        BundleMemberError: too many verdicts or continuations.
     """
     members = {
         ORDER: bundle.order,
@@ -173,6 +200,10 @@ def write_bundle_to(bundle: Bundle, file: BinaryIO) -> None:
     optional = {WEIGHTS: bundle.weights, DESCRIPTION: bundle.description, SCORES: bundle.scores}
     members.update({name: data for name, data in optional.items() if data is not None})
     members.update({_verdict_name(i): data for i, data in enumerate(bundle.verdicts)})
+    for number, continuation in enumerate(bundle.continuations, start=1):
+        request_name, envelope_name = _continuation_names(number)
+        members[request_name] = continuation.request
+        members[envelope_name] = continuation.envelope
     for name, data in members.items():
         archive.check_member_size(name, len(data), _limit(name))
     archive.write(members, file)
@@ -196,7 +227,7 @@ def read_bundle(source: bytes | BinaryIO) -> Bundle:
     missing = [name for name in required if name not in members]
     if missing:
         raise BundleMemberError(f"the bundle lacks {', '.join(missing)}")
-    verdicts = [name for name in members if name not in MEMBER_LIMITS]
+    verdicts = [name for name in members if name.startswith(_VERDICTS)]
     if verdicts != [_verdict_name(position) for position in range(len(verdicts))]:
         raise BundleMemberError("verdicts must be numbered from 000000 without a gap")
     return Bundle(
@@ -211,22 +242,43 @@ def read_bundle(source: bytes | BinaryIO) -> Bundle:
         description=members.get(DESCRIPTION),
         scores=members.get(SCORES),
         verdicts=tuple(members[name] for name in verdicts),
+        continuations=_continuations(members),
     )
+
+
+def _continuations(members: dict[str, bytes]) -> tuple[Continuation, ...]:
+    found = {name for name in members if name.startswith(_CONTINUATIONS)}
+    names = [_continuation_names(number) for number in range(1, len(found) // 2 + 1)]
+    if found != {name for pair in names for name in pair}:
+        raise BundleMemberError(
+            "continuations must be numbered from 001 without a gap, each with its request and its "
+            "signed answer"
+        )
+    return tuple(Continuation(members[request], members[envelope]) for request, envelope in names)
 
 
 def _limit(name: str) -> int:
     """Return the largest size of a member in bytes; names outside the bundle's are refused."""
     if name in MEMBER_LIMITS:
         return MEMBER_LIMITS[name]
-    if _VERDICT_NAME.fullmatch(name):
-        return MAX_ENVELOPE_BYTES
+    for numbered, limit in _NUMBERED_LIMITS:
+        if numbered.fullmatch(name):
+            return limit
     raise BundleMemberError(f"{name[:80]!r} is no member of an evidence bundle")
 
 
 def _verdict_name(position: int) -> str:
     if position >= MAX_VERDICTS:
         raise BundleMemberError(f"a bundle holds at most {MAX_VERDICTS} verdicts")
-    return f"verdicts/{position:06d}.dsse.json"
+    return f"{_VERDICTS}{position:06d}.dsse.json"
+
+
+def _continuation_names(number: int) -> tuple[str, str]:
+    """Return where a continuation's request and its signed answer lie; numbers start at 1."""
+    if number > MAX_CONTINUATIONS:
+        raise BundleMemberError(f"a bundle holds at most {MAX_CONTINUATIONS} continuations")
+    stem = f"{_CONTINUATIONS}{number:03d}"
+    return f"{stem}.request.json", f"{stem}.dsse.json"
 
 
 def _join_lines(lines: Iterable[bytes]) -> bytes:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from pydantic import ValidationError
 
-from auditkit.evidence import dsse, merkle, notes, statements, trust
+from auditkit.evidence import containment, continuations, dsse, merkle, notes, statements, trust
 from auditkit.evidence.bundle import Bundle
 from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.derivation import LEAF_BYTES
@@ -15,6 +15,7 @@ from auditkit.evidence.errors import EnvelopeFormatError, EvidenceError
 from auditkit.evidence.findings import Result, Skipped
 from auditkit.evidence.keys import PublicKey
 from auditkit.evidence.policy import (
+    check_image,
     check_order_in_force,
     check_rules,
     check_session_number,
@@ -23,12 +24,13 @@ from auditkit.evidence.policy import (
 from schemas import AuditOrder, SampleCommitment, SessionGrant, SessionRequest, TrustRoot
 
 SECONDS_PER_HOUR = 3600
+BYTES_PER_GIB = 2**30
 TIME_GRAIN_SECONDS = 1e-6  # times are told to the microsecond, and rounded to it
 COSIGNER_SUFFIX = "/cosigner"  # name of the auditor's cosignature key: `<origin><suffix>`
 
 
 class DocumentError(EvidenceError):
-    """Order, request or grant cannot be read at all."""
+    """Order, request, grant or a continuation cannot be read at all."""
 
 
 class GrantMismatchError(EvidenceError):
@@ -37,6 +39,10 @@ class GrantMismatchError(EvidenceError):
 
 class SessionKeyError(EvidenceError):
     """The session key is not the certified one, or was revoked, or its time was over."""
+
+
+class ImageExchangedError(EvidenceError):
+    """The session went on in a container of another image than it began in."""
 
 
 class SampleCommitmentError(EvidenceError):
@@ -53,7 +59,7 @@ class CosignatureThresholdError(EvidenceError):
 
 @dataclass(frozen=True)
 class Documents:
-    """Order, request and grant as they can be read, before any signature is believed."""
+    """Order, request, grant and continuations as they can be read, before any is believed."""
 
     trust_root: TrustRoot
     bundle: Bundle
@@ -62,6 +68,7 @@ class Documents:
     request: SessionRequest
     grant: SessionGrant
     grant_envelope: dsse.Envelope
+    continuations: tuple[continuations.OpenContinuation, ...]
 
     @property
     def order_digest(self) -> str:
@@ -84,7 +91,7 @@ class Documents:
 
 
 def open_documents(bundle: Bundle, trust_root: TrustRoot) -> Documents:
-    """Read order, request and grant.
+    """Read order, request, grant and continuations.
 
     Raises:
         DocumentError: one of them is not even well-formed.
@@ -105,9 +112,12 @@ def open_documents(bundle: Bundle, trust_root: TrustRoot) -> Documents:
                 grant_envelope.payload, statements.GRANT_PREDICATE, SessionGrant
             ),
             grant_envelope=grant_envelope,
+            continuations=tuple(
+                continuations.open_continuation(found) for found in bundle.continuations
+            ),
         )
     except (EvidenceError, ValidationError) as error:
-        raise DocumentError(f"order, request or grant cannot be read: {error}") from error
+        raise DocumentError(f"a signed document cannot be read: {error}") from error
 
 
 def open_envelope(data: bytes) -> dsse.Envelope:
@@ -230,20 +240,63 @@ def _check_leaves(what: str, leaves: bytes, commitment: SampleCommitment) -> Non
 
 
 def image_verified(documents: Documents) -> Result:
-    """The container image was recomputed from the image itself."""
-    if documents.request.image_digest is None:
+    """Every container of the session ran one allowed image, locked down."""
+    request = documents.request
+    first = request.container
+    if first is None:
         return Skipped("the training did not run in a container, as the order allows")
-    return Skipped("the image's digest was not recomputed from the image itself")
+    check_image(documents.order, first.image, first.signature)
+    containment.check_container(first)
+    for found in documents.continuations:
+        container = found.request.container
+        if container.image.config_digest != first.image.config_digest:
+            raise ImageExchangedError(
+                f"the session began in image {first.image.config_digest} and went on in "
+                f"{container.image.config_digest}; resume a run in the image that it began in"
+            )
+        containment.check_container(container)
+    described = first.description
+    limits = (
+        f"{described.memory_bytes / BYTES_PER_GIB:.3g} GiB, {described.cpus:g} CPUs, "
+        f"{described.most_processes} processes"
+    )
+    count = 1 + len(documents.continuations)
+    containers = "1 container" if count == 1 else f"{count} containers one after another"
+    return (
+        f"image {first.image.config_digest[:16]}… in {containers} without network, at most "
+        f"{limits}; engine: {described.engine}"
+    )
+
+
+def continuations_certified(documents: Documents) -> Result:
+    """Each fresh container asked for this session, and the auditor certified its new key."""
+    continuations.check_continuations(
+        documents.trust_root,
+        documents.request,
+        documents.grant,
+        documents.grant_digest,
+        documents.continuations,
+    )
+    count = len(documents.continuations)
+    if not count:
+        return "the session was not continued under another key"
+    return f"{count} {'continuation' if count == 1 else 'continuations'}, each with its own key"
 
 
 def checkpoints_signed(documents: Documents) -> Result:
-    """Every checkpoint carries the session key's signature (C2SP signed-note)."""
+    """Every checkpoint carries the signature of the key for its size (C2SP signed-note)."""
     checkpoints = _checkpoints(documents)
     grant = documents.grant
-    key = notes.VerifierKey.ed25519(grant.origin, PublicKey.from_hex(grant.session_key))
+    answers = [found.answer for found in documents.continuations]
+    signers = {
+        key: notes.VerifierKey.ed25519(grant.origin, PublicKey.from_hex(key))
+        for key in (grant.session_key, *(answer.session_key for answer in answers))
+    }
     for note in checkpoints:
-        notes.verify(note, [key])
-    return f"{len(checkpoints)} checkpoints, signed by the session key"
+        size = notes.parse_checkpoint(notes.parse(note).text).size
+        notes.verify(note, [signers[continuations.key_for_size(grant, answers, size)]])
+    keys = "the session key" if not answers else "the session keys, each in its time"
+    return f"{len(checkpoints)} checkpoints, signed by {keys}"
 
 
 def checkpoints_cosigned(documents: Documents) -> Result:
@@ -310,13 +363,22 @@ DOCUMENT_CHECKS = (
     DocumentCheck("grant-matches", "The grant answers this request and this order", grant_matches),
     DocumentCheck("session-key", "The session key is certified and not revoked", session_key),
     DocumentCheck(
+        "continuations",
+        "The auditor certified the key of every further container",
+        continuations_certified,
+    ),
+    DocumentCheck(
         "samples-committed", "The samples were fixed before the nonce existed", samples_committed
     ),
     DocumentCheck(
-        "image-verified", "The training ran in an allowed container image", image_verified
+        "image-verified",
+        "The training ran in locked-down containers of one allowed image",
+        image_verified,
     ),
     DocumentCheck(
-        "checkpoints-signed", "The session key signed every checkpoint", checkpoints_signed
+        "checkpoints-signed",
+        "The session key of its time signed every checkpoint",
+        checkpoints_signed,
     ),
     DocumentCheck(
         "checkpoints-cosigned", "The auditor cosigned every checkpoint", checkpoints_cosigned

@@ -81,6 +81,10 @@ class StatementError(EvidenceError):
     """A payload is not the expected in-toto statement."""
 
 
+class ImageDocumentError(EvidenceError):
+    """A text is not the document of a container image that it should be."""
+
+
 class TrustRootError(EvidenceError):
     """Base of what can be wrong with a trust root."""
 

@@ -5,8 +5,9 @@ raise the rule's typed error. `finish` returns what was found, for people.
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from typing_extensions import override
 
 from auditkit.evidence import merkle
 from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence.continuations import OpenContinuation, is_superseded
 from auditkit.evidence.derivation import (
     Schedule,
     StepPlan,
@@ -28,10 +30,12 @@ from schemas import (
     AnyRecord,
     AuditOrder,
     CalibrationRecord,
+    ContinuationRecord,
     GrantRecord,
     ReceiptRecord,
     ResumeRecord,
     SealRecord,
+    SessionContinuation,
     SessionGrant,
     SessionRequest,
     StateRecord,
@@ -39,6 +43,7 @@ from schemas import (
 )
 
 CLOCK_TOLERANCE_SECONDS = 120.0  # agent's clock against the auditor's, network delay included
+COSIGNATURE_GRAIN_SECONDS = 1  # cosignature times are whole seconds, rounded down
 OBJECTIVE_TOLERANCE = 1e-3  # relative; losses are computed in single precision or bfloat16
 LEAST_NORMALISER = 1e-6  # a first loss below it does not divide Eq. 1; as in training
 LARGEST_LOSS = float(np.finfo(np.float32).max)  # losses are reported in single precision
@@ -59,6 +64,10 @@ class ReceiptInterlockError(EvidenceError):
 
 class RunIdentityError(EvidenceError):
     """The run declares other code, another image or another grant than was granted."""
+
+
+class ContinuationLogError(EvidenceError):
+    """The log does not say, or not where it must, that it goes on in a fresh container."""
 
 
 class ScheduleError(EvidenceError):
@@ -280,6 +289,108 @@ class RunIdentityCheck(LogCheck):
     def finish(self) -> str:
         # That the log has its grant record is the first rule of `log-complete`.
         return f"code {self._request.code_digest[:16]}…, run in a {self._mode}"
+
+
+class ContinuationCheck(LogCheck):
+    """Where the auditor's records ended, the log names the continuation that it goes on under."""
+
+    name = "continuations-logged"
+    claim = "Wherever a further container took over, the log says so, and nothing lies in between"
+
+    def __init__(
+        self,
+        continuations: Sequence[OpenContinuation],
+        sizes: list[int],
+        cosigned_at: list[int],
+    ) -> None:
+        self._continuations = continuations
+        self._pending = deque(
+            (found, is_superseded(continuations, position))
+            for position, found in enumerate(continuations)
+        )
+        self._sizes = sizes
+        self._cosigned_at = cosigned_at
+        self._index = 0
+
+    @override
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        index = self._index
+        self._index += 1
+        if isinstance(record, ContinuationRecord):
+            self._observe_continuation(record, index)
+        elif not isinstance(record, GrantRecord | ReceiptRecord):
+            due = self._due(index, None)
+            if due is not None:
+                raise ContinuationLogError(
+                    f"record {index} is of kind {record.kind!r}; continuation {due.answer.number} "
+                    f"was granted at size {due.answer.log_size}, and the log must name it before "
+                    "it goes on"
+                )
+
+    def _observe_continuation(self, record: ContinuationRecord, index: int) -> None:
+        due = self._due(index, record.continuation_digest)
+        if due is None:
+            raise ContinuationLogError(
+                f"record {index} names a continuation, and none was granted at this place"
+            )
+        if record.continuation_digest != due.digest:
+            raise ContinuationLogError(
+                f"record {index} names continuation {record.continuation_digest}, granted was "
+                f"{due.digest} (number {due.answer.number})"
+            )
+        self._pending.popleft()
+
+    def _due(self, index: int, named: str | None) -> OpenContinuation | None:
+        """Return the continuation that a record at this place must name, if there is one.
+
+        The container of a superseded one is gone without a trace, so the log may name it or not.
+        """
+        while self._pending:
+            found, superseded = self._pending[0]
+            if found.answer.log_size > index:
+                return None
+            if not superseded or found.digest == named:
+                return found
+            self._pending.popleft()
+        return None
+
+    @override
+    def finish(self) -> str:
+        if self._pending:
+            answer = self._pending[-1][0].answer
+            raise ContinuationLogError(
+                f"continuation {answer.number} was granted at size {answer.log_size}, and the log "
+                "does not name it"
+            )
+        for found in self._continuations:
+            self._check_place(found.answer)
+        if not self._continuations:
+            return "one container, or one process, wrote the whole log"
+        count = len(self._continuations)
+        return f"the log went on in {count} further container{'s' if count > 1 else ''}"
+
+    def _check_place(self, answer: SessionContinuation) -> None:
+        """A continuation lies after the checkpoint of its size and before the next one."""
+        following = bisect_right(self._sizes, answer.log_size)
+        if answer.log_size and self._sizes[following - 1 : following] != [answer.log_size]:
+            raise ContinuationLogError(
+                f"continuation {answer.number} was granted at size {answer.log_size}, where no "
+                "checkpoint ends"
+            )
+        granted = answer.granted_at.timestamp()
+        # Cosignatures tell whole seconds, rounded down.
+        for time in self._cosigned_at[:following][-1:]:
+            if time > granted:
+                raise ContinuationLogError(
+                    f"continuation {answer.number} was granted {time - granted:.3f} s before the "
+                    f"auditor cosigned the {answer.log_size} records that it goes on from"
+                )
+        for time in self._cosigned_at[following : following + 1]:
+            if time + COSIGNATURE_GRAIN_SECONDS <= granted:
+                raise ContinuationLogError(
+                    f"continuation {answer.number} was granted {granted - time:.3f} s after the "
+                    "auditor cosigned a checkpoint of its key, which was not certified yet"
+                )
 
 
 class ScheduleCheck(LogCheck):

@@ -4,7 +4,16 @@ from collections.abc import Callable
 from datetime import datetime
 
 from auditkit.evidence.errors import EvidenceError
-from schemas import AuditOrder, SessionRequest, SplitFractions, SplitSizes, WeightRange
+from auditkit.evidence.image_signatures import verify_image_signature
+from schemas import (
+    AuditOrder,
+    ImageIdentity,
+    ImageSignature,
+    SessionRequest,
+    SplitFractions,
+    SplitSizes,
+    WeightRange,
+)
 
 
 class PolicyError(EvidenceError):
@@ -24,7 +33,7 @@ class DeveloperMismatchError(PolicyError):
 
 
 class ImageNotAllowedError(PolicyError):
-    """The container image is not on the order's allow-list."""
+    """The container image is not on the order's list, and no signature speaks for it."""
 
 
 class ContainerRequiredError(PolicyError):
@@ -137,17 +146,34 @@ def _check_developer(order: AuditOrder, request: SessionRequest) -> None:
         )
 
 
-def _check_image(order: AuditOrder, request: SessionRequest) -> None:
-    if request.image_digest is None:
-        if not order.allow_without_container:
-            raise ContainerRequiredError(
-                f"order {order.order_id} demands a container image and the request names none; "
-                "package the training, or ask for an order that allows runs without a container"
-            )
-    elif request.image_digest not in order.images:
+def check_image(
+    order: AuditOrder, image: ImageIdentity, signature: ImageSignature | None = None
+) -> None:
+    """Check that the order allows an image: it lists it, or one of its keys has signed it.
+
+    Raises:
+        ImageNotAllowedError: the image is not listed, and no signature speaks for it.
+        ImageSignatureError: the image is not listed, and its signature does not hold.
+        ImageDocumentError: the same, and what was signed cannot even be read.
+    """
+    if image.config_digest in order.images:
+        return
+    if signature is None or not order.image_keys:
         raise ImageNotAllowedError(
-            f"image {request.image_digest} is not among the {len(order.images)} images of order "
-            f"{order.order_id}; send the auditor its identity"
+            f"image {image.config_digest} is not among the {len(order.images)} images of order "
+            f"{order.order_id}, and no signature by one of its {len(order.image_keys)} keys came "
+            "with it; send the auditor its identity"
+        )
+    verify_image_signature(order.image_keys, image, signature)
+
+
+def _check_image(order: AuditOrder, request: SessionRequest) -> None:
+    if request.container is not None:
+        check_image(order, request.container.image, request.container.signature)
+    elif not order.allow_without_container:
+        raise ContainerRequiredError(
+            f"order {order.order_id} demands a container and the request has none; package the "
+            "training, or ask for an order that allows runs without a container"
         )
 
 
@@ -271,6 +297,7 @@ def check_request(order: AuditOrder, request: SessionRequest, now: datetime) -> 
 
     Raises:
         PolicyError: the subclass names the first rule that is broken.
+        ImageSignatureError, ImageDocumentError: the image's signature does not hold.
     """
     check_order_in_force(order, now)
     check_rules(order, request)
@@ -281,6 +308,7 @@ def check_rules(order: AuditOrder, request: SessionRequest) -> None:
 
     Raises:
         PolicyError: the subclass names the first rule that is broken.
+        ImageSignatureError, ImageDocumentError: the image's signature does not hold.
     """
     for rule in RULES:
         rule(order, request)

@@ -1,4 +1,4 @@
-"""in-toto Statements, version 1: a predicate (order, grant, verdict, trust root) about subjects."""
+"""in-toto Statements, version 1: a predicate (order, grant, verdict and so on) about subjects."""
 
 import re
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from schemas.base import Schema
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 ORDER_PREDICATE = "https://auditkit.dev/order/v1"
 GRANT_PREDICATE = "https://auditkit.dev/grant/v1"
+CONTINUATION_PREDICATE = "https://auditkit.dev/continuation/v1"
 VERDICT_PREDICATE = "https://auditkit.dev/verdict/v1"
 TRUST_ROOT_PREDICATE = "https://auditkit.dev/trust-root/v1"
 
@@ -28,7 +29,7 @@ def subject(kind: str, identifier: str, predicate: Schema) -> dict[str, str]:
     """Return the subject of a statement about one document: its name and its digest.
 
     Args:
-        kind: `order`, `grant`, `verdict` or `trust-root`.
+        kind: `order`, `grant`, `continuation`, `verdict` or `trust-root`.
         identifier: name of the document within its kind.
         predicate: the document.
 

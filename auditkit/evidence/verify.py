@@ -27,6 +27,7 @@ from auditkit.evidence.log_checks import (
     CalibrationCheck,
     CheckpointRootCheck,
     CompleteLogCheck,
+    ContinuationCheck,
     ExposureCheck,
     LogCheck,
     LogIncompleteError,
@@ -59,6 +60,7 @@ LOG_CHECKS: tuple[type[LogCheck], ...] = (
     CheckpointRootCheck,
     ReceiptCheck,
     RunIdentityCheck,
+    ContinuationCheck,
     MintTrainingCheck,
     NumbersCheck,
     TimesCheck,
@@ -115,9 +117,11 @@ def verify_bundle(
 
     def readable() -> Result:
         opened.append(open_documents(bundle, trust_root))
-        return "order, request and grant"
+        return "order, request, grant and continuations"
 
-    findings = [run_check("documents", "Order, request and grant can be read", readable)]
+    findings = [
+        run_check("documents", "Order, request, grant and continuations can be read", readable)
+    ]
     if opened:
         findings = _check_opened(opened[0], findings, initial_weights)
     return VerificationReport(
@@ -214,14 +218,16 @@ def _readable_checkpoints(bundle: Bundle) -> list[notes.Checkpoint]:
 def _log_checks(documents: Documents, cosigned_at: list[int]) -> list[LogCheck]:
     order, request, grant = documents.order, documents.request, documents.grant
     checkpoints = _readable_checkpoints(documents.bundle)
+    sizes = [checkpoint.size for checkpoint in checkpoints]
     checks: list[LogCheck] = [
         CompleteLogCheck(),
         CheckpointRootCheck(checkpoints, grant.origin),
         ReceiptCheck(checkpoints, documents.bundle.checkpoints),
         RunIdentityCheck(request, documents.grant_digest),
+        ContinuationCheck(documents.continuations, sizes, cosigned_at),
         MintTrainingCheck(request, grant),
         NumbersCheck(),
-        TimesCheck(order, grant, [checkpoint.size for checkpoint in checkpoints], cosigned_at),
+        TimesCheck(order, grant, sizes, cosigned_at),
         StatesCheck(request),
         CalibrationCheck(grant),
     ]

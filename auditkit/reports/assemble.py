@@ -16,13 +16,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from auditkit.evidence import dsse, notes, statements, trust
-from auditkit.evidence.bundle import Bundle
+from auditkit.evidence.bundle import Bundle, Continuation
 from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence.continuations import open_continuation
 from auditkit.evidence.errors import EvidenceError
 from auditkit.evidence.verify import COSIGNER_SUFFIX
 from auditkit.reports.content import (
     COHORT_ORDER,
     FloatArray,
+    FurtherContainer,
     LogSummary,
     QueriedSample,
     ReportInput,
@@ -35,6 +37,7 @@ from schemas import (
     AuditOrder,
     CalibrationRecord,
     CohortName,
+    ContinuationRecord,
     EvaluationRecord,
     GrantRecord,
     MembershipVerdict,
@@ -89,6 +92,7 @@ def report_input(
         remarks.append(f"{count_of(log.unreadable, 'record')} of the log could not be read.")
     cosigned_at = _cosignature_times(bundle.checkpoints, trust_root, remarks)
     scores, losses = _committed_scores(bundle.scores, log, remarks)
+    continuations = _continuations(bundle.continuations, log, remarks)
     return ReportInput(
         auditor=trust_root.auditor,
         trust_root_version=trust_root.version,
@@ -110,6 +114,7 @@ def report_input(
         task_losses=losses,
         description=_description(bundle, log.seal, remarks),
         verdicts=_verdicts(bundle.verdicts, trust_root, remarks),
+        continuations=continuations,
         remarks=tuple(remarks),
     )
 
@@ -151,6 +156,7 @@ class _Log:
     values: "array[float]" = field(default_factory=lambda: array("d"))
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     resumes: list[ResumeRecord] = field(default_factory=list)
+    named_continuations: dict[str, int] = field(default_factory=dict)
     states: int = 0
     unreadable: int = 0
     start: GrantRecord | None = None
@@ -169,6 +175,8 @@ class _Log:
             case ResumeRecord():
                 self._forget_steps_after(record.step)
                 self.resumes.append(record)
+            case ContinuationRecord():
+                self.named_continuations[record.continuation_digest] = record.sequence
             case StateRecord():
                 self.states += 1
             case GrantRecord():
@@ -306,6 +314,27 @@ def _description(
     except ValidationError:
         remarks.append("The model description cannot be read; it is left out.")
         return None
+
+
+def _continuations(
+    found: Sequence[Continuation], log: _Log, remarks: list[str]
+) -> tuple[FurtherContainer, ...]:
+    containers = []
+    for number, continuation in enumerate(found, start=1):
+        try:
+            opened = open_continuation(continuation)
+        except EvidenceError as error:
+            remarks.append(f"Continuation {number} cannot be read: {error}.")
+            continue
+        containers.append(
+            FurtherContainer(
+                run=opened.request.container,
+                log_size=opened.answer.log_size,
+                granted_at=opened.answer.granted_at,
+                record=log.named_continuations.get(opened.digest),
+            )
+        )
+    return tuple(containers)
 
 
 def _verdicts(

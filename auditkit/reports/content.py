@@ -15,6 +15,7 @@ from schemas import (
     AuditOrder,
     CalibrationRecord,
     CohortName,
+    ContainerRun,
     EvaluationRecord,
     GrantRecord,
     MembershipVerdict,
@@ -71,6 +72,19 @@ class LogSummary:
 
 
 @dataclass(frozen=True)
+class FurtherContainer:
+    """A fresh container that a session went on in, after `log_size` records.
+
+    `record` is the sequence number of the log's record that names it; None if there is none.
+    """
+
+    run: ContainerRun
+    log_size: int
+    granted_at: datetime
+    record: int | None
+
+
+@dataclass(frozen=True)
 class QueriedSample:
     """A verdict, with what the asker or the developer chose to add; neither is signed."""
 
@@ -108,6 +122,7 @@ class ReportInput:
     task_losses: Mapping[CohortName, FloatArray] = field(default_factory=dict)
     description: ModelDescription | None = None
     verdicts: tuple[QueriedSample, ...] = ()
+    continuations: tuple[FurtherContainer, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property

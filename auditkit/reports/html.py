@@ -11,7 +11,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from auditkit.reports import figures, formatting, statistics, wording
+from auditkit.reports import containers, figures, formatting, statistics, wording
 from auditkit.reports.content import COHORT_ORDER, ReportInput
 from schemas import AssuranceLevel, CohortMetrics, CohortName, RateEstimate
 
@@ -67,6 +67,7 @@ def render_html(report: ReportInput) -> str:
             proven=wording.proven(report),
             not_proven=wording.not_proven(report),
             configuration=wording.configuration_rows(report.request.config),
+            container=containers.container_section(report),
             training_figures=figures.training_figures(report),
             cohorts=_cohort_rows(report),
             nominal_rates=NOMINAL_RATES,
@@ -174,6 +175,15 @@ def _sources(report: ReportInput) -> list[Source]:
                 f"grant record, number {report.start.sequence}",
             )
         )
+    if report.request.container is not None:
+        further = formatting.count_of(len(report.continuations), "continuation request")
+        sources.append(
+            Source(
+                "Image and containers (section 4)",
+                "the session request, field container"
+                + (f", and {further}, folder continuations" if report.continuations else ""),
+            )
+        )
     if len(report.steps):
         sources.append(
             Source(
@@ -184,7 +194,7 @@ def _sources(report: ReportInput) -> list[Source]:
     if report.evaluation is not None:
         sources.append(
             Source(
-                "Error rates per cohort, predictive values (section 4)",
+                "Error rates per cohort, predictive values (section 5)",
                 f"evaluation record, number {report.evaluation.sequence}, "
                 f"step {formatting.integer(report.evaluation.step)}",
             )
@@ -192,7 +202,7 @@ def _sources(report: ReportInput) -> list[Source]:
     if report.calibration is not None:
         sources.append(
             Source(
-                "Histograms, ROC and baseline (section 4)",
+                "Histograms, ROC and baseline (section 5)",
                 "the scores file, whose digest is in the calibration record, number "
                 f"{report.calibration.sequence}",
             )
@@ -207,7 +217,7 @@ def _sources(report: ReportInput) -> list[Source]:
     if report.verdicts:
         sources.append(
             Source(
-                "Verdicts (section 5)",
+                "Verdicts (section 6)",
                 "signed verdict statements in the bundle, folder verdicts",
             )
         )

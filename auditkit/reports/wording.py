@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from auditkit.reports import formatting
+from auditkit.reports import containers, formatting
 from auditkit.reports.content import ReportInput
 from schemas import AssuranceLevel, CohortName, Finding, FlaggedRate, RateEstimate, TrainingConfig
 from schemas.verification import FindingOutcome
@@ -152,7 +152,7 @@ OPEN_LEADS: dict[FindingOutcome, str] = {
 }
 
 CONSEQUENCES: dict[str, Statement] = {
-    "image-verified": Statement(
+    containers.IMAGE_CHECK: Statement(
         "Which code ran.",
         "The container was not verified: that the approved code ran is the developer’s own word.",
     ),
@@ -169,6 +169,14 @@ CONSEQUENCES: dict[str, Statement] = {
 }
 """What follows for the reader when a check of `auditkit.evidence.verify` was not made."""
 
+WITHOUT_CONTAINER = Statement(
+    "Which code ran.",
+    "The training did not run in a container: that the approved code ran, and that it saw nothing "
+    "but the declared data, is the developer’s own word. Without a container, no evidence reaches "
+    "beyond assurance level L1.",
+)
+"""What follows when there was no container that could have been checked."""
+
 ALWAYS_NOT_PROVEN: tuple[Statement, ...] = (
     Statement(
         "Data that was used but not declared.",
@@ -176,9 +184,9 @@ ALWAYS_NOT_PROVEN: tuple[Statement, ...] = (
         "stranger. “Not recognised” therefore never means “not used”.",
     ),
     Statement(
-        "An attack from outside the container.",
-        "A developer with root on the host can attack the training from outside, and no software "
-        "check can exclude it.",
+        "An attack by the machine’s administrator.",
+        "A developer with root on the host can attack the training from outside, container or "
+        "not, and no software check can exclude it.",
     ),
 )
 
@@ -241,11 +249,16 @@ def proven(report: ReportInput) -> list[Statement]:
             "edited, shortened or reordered afterwards.",
         )
     ]
-    if report.verification.level >= AssuranceLevel.L2:
+    run = report.request.container
+    if report.verification.level >= AssuranceLevel.L2 and run is not None:
+        count = 1 + len(report.continuations)
+        where = "one container" if count == 1 else f"{count} containers, one after another"
         statements.append(
             Statement(
                 "The code was the one that was approved.",
-                "The container image was recomputed and is on the order’s list.",
+                f"It ran in {where}, locked down and without a network. The image, whose identity "
+                "was recomputed from its bytes on the developer’s machine, "
+                f"{containers.admission(report.order, run)} (section 4).",
             )
         )
     if report.verification.level >= AssuranceLevel.L3:
@@ -269,9 +282,12 @@ def proven(report: ReportInput) -> list[Statement]:
 def not_proven(report: ReportInput) -> list[Statement]:
     """Return what a reader must not conclude: every open finding, then the standing limits."""
     findings = report.verification.findings
+    consequences = CONSEQUENCES
+    if report.request.container is None:
+        consequences = consequences | {containers.IMAGE_CHECK: WITHOUT_CONTAINER}
     standing = {
         check: words
-        for check, words in CONSEQUENCES.items()
+        for check, words in consequences.items()
         if all(f.outcome == "not_checked" for f in findings if f.check == check)
     }
     statements = [

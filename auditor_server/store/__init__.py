@@ -2,6 +2,7 @@
 
 from auditor_server.store.blobs import BlobStore
 from auditor_server.store.models import (
+    ContinuationRow,
     OrderRow,
     SegmentRow,
     SessionRow,
@@ -13,6 +14,7 @@ from auditor_server.store.store import Store
 
 __all__ = [
     "BlobStore",
+    "ContinuationRow",
     "OrderRow",
     "SegmentRow",
     "SessionRow",

@@ -78,7 +78,6 @@ class SessionRow(Base):
     number: Mapped[int]
     owner: Mapped[str] = mapped_column(ForeignKey("tokens.id"), index=True)
     request_digest: Mapped[str] = mapped_column(unique=True)
-    session_key: Mapped[str] = mapped_column(unique=True)
     request: Mapped[bytes]
     grant: Mapped[bytes]
     pool_leaves: Mapped[bytes] = mapped_column(deferred=True)
@@ -89,6 +88,36 @@ class SessionRow(Base):
     size: Mapped[int]
     step: Mapped[int]
     epoch: Mapped[int]
+    continuations: Mapped[int] = mapped_column(default=0)
+
+
+class SessionKeyRow(Base):
+    """A key that signs a session's checkpoints: of its request, or of one of its continuations.
+
+    One table for both, so that no key can ever serve twice.
+    """
+
+    __tablename__ = "session_keys"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), index=True)
+
+
+class ContinuationRow(Base):
+    """A session that went on in a fresh container, whose key signs what exceeds `log_size`."""
+
+    __tablename__ = "continuations"
+
+    __table_args__ = (UniqueConstraint("session_id", "request_digest"),)
+
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    log_size: Mapped[int]
+    session_key: Mapped[str] = mapped_column(ForeignKey("session_keys.key"))
+    request_digest: Mapped[str]
+    request: Mapped[bytes]
+    envelope: Mapped[bytes]
+    granted_at: Mapped[datetime]
 
 
 class SegmentRow(Base):

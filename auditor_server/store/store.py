@@ -11,8 +11,10 @@ from sqlalchemy.orm import sessionmaker, undefer
 
 from auditor_server.store.models import (
     Base,
+    ContinuationRow,
     OrderRow,
     SegmentRow,
+    SessionKeyRow,
     SessionRow,
     SubmissionRow,
     TokenRow,
@@ -115,11 +117,17 @@ class Store:
         Args:
             order_id: the order.
             request_digest: of the request; a session that answers it already is returned instead.
-            session_key: likewise.
+            session_key: likewise, be it the key of a session or of one of its continuations.
             make: given the session's number under its order, counted from 1.
         """
         known = select(SessionRow).where(
-            (SessionRow.request_digest == request_digest) | (SessionRow.session_key == session_key)
+            (SessionRow.request_digest == request_digest)
+            | (
+                SessionRow.id
+                == select(SessionKeyRow.session_id)
+                .where(SessionKeyRow.key == session_key)
+                .scalar_subquery()
+            )
         )
         count = select(func.count()).select_from(SessionRow).where(SessionRow.order_id == order_id)
         with self._write.begin() as transaction:
@@ -128,6 +136,8 @@ class Store:
                 return stored
             row = make((transaction.scalar(count) or 0) + 1)
             transaction.add(row)
+            transaction.flush()
+            transaction.add(SessionKeyRow(key=session_key, session_id=row.id))
         return row
 
     def session(self, session_id: str) -> SessionRow | None:
@@ -163,26 +173,100 @@ class Store:
         with self._read() as transaction:
             return transaction.scalar(statement)
 
+    # Continuations
+
+    def add_continuation(
+        self,
+        *,
+        session_id: str,
+        request_digest: str,
+        session_key: str,
+        size: int,
+        make: Callable[[SessionRow, bool], ContinuationRow],
+    ) -> ContinuationRow | None:
+        """Store the next continuation of a session if its log still ends at `size`; return it.
+
+        Returns None, and changes nothing, if the log has grown in the meantime.
+
+        Args:
+            session_id: the session.
+            request_digest: of the request; a continuation that answers it already is returned
+                instead.
+            session_key: the new key.
+            size: of the log.
+            make: given the session as it is, which nobody changes before this method ends, and
+                whether the key signs for any session already.
+        """
+        with self._write.begin() as transaction:
+            session = transaction.get_one(SessionRow, session_id, with_for_update=True)
+            stored = transaction.scalar(_answering(session_id, request_digest))
+            if stored is not None or session.size != size:
+                return stored
+            row = make(session, transaction.get(SessionKeyRow, session_key) is not None)
+            transaction.add(SessionKeyRow(key=session_key, session_id=session_id))
+            transaction.flush()
+            transaction.add(row)
+            session.continuations = row.number
+        return row
+
+    def continuation_by_request(
+        self, session_id: str, request_digest: str
+    ) -> ContinuationRow | None:
+        """Return the continuation of a session that was asked for with this request."""
+        with self._read() as transaction:
+            return transaction.scalar(_answering(session_id, request_digest))
+
+    def continuations(self, session_id: str) -> Sequence[ContinuationRow]:
+        """Return all continuations of a session in the order in which they were granted."""
+        with self._read() as transaction:
+            return transaction.scalars(_continuations_of(session_id)).all()
+
+    def history(self, session_id: str) -> tuple[Sequence[SegmentRow], Sequence[ContinuationRow]]:
+        """Return a session's whole log and its continuations as they were at one moment."""
+        with self._read() as transaction:
+            segments = transaction.scalars(_segments_of(session_id)).all()
+            return segments, transaction.scalars(_continuations_of(session_id)).all()
+
     # Segments
 
     def append_segment(
         self,
         segment: SegmentRow,
         *,
+        continuations: int,
         frontier: bytes,
         state: SessionState,
         step: int,
         epoch: int,
     ) -> bool:
-        """Append a segment if the log still ends where the segment begins.
+        """Append a segment if the log still ends where it begins, under the key that signed it.
 
-        Compare-and-swap on the session's size: of two writers only one can win. Returns False,
-        and changes nothing, if the log has grown in the meantime.
+        Compare-and-swap on the session's size and on how many continuations it has had: of two
+        writers only one can win. Returns False, and changes nothing, if the log has grown or was
+        continued in the meantime.
+
+        Args:
+            segment: the flush.
+            continuations: how many there were when the flush was judged.
+            frontier: of the tree, the flush included; `state`, `step` and `epoch` likewise.
+            state: see `frontier`.
+            step: see `frontier`.
+            epoch: see `frontier`.
         """
         grow = (
             update(SessionRow)
-            .where(SessionRow.id == segment.session_id, SessionRow.size == segment.first)
-            .values(size=segment.end, frontier=frontier, state=state, step=step, epoch=epoch)
+            .where(
+                SessionRow.id == segment.session_id,
+                SessionRow.size == segment.first,
+                SessionRow.continuations == continuations,
+            )
+            .values(
+                size=segment.end,
+                frontier=frontier,
+                state=state,
+                step=step,
+                epoch=epoch,
+            )
         )
         with self._write.begin() as transaction:
             grown = transaction.connection().execute(grow).rowcount == 1
@@ -194,11 +278,7 @@ class Store:
         self, session_id: str, first: int = 0, end: int | None = None
     ) -> Sequence[SegmentRow]:
         """Return the segments that hold any of the records `first` up to, not including, `end`."""
-        statement = (
-            select(SegmentRow)
-            .where(SegmentRow.session_id == session_id, SegmentRow.first + SegmentRow.count > first)
-            .order_by(SegmentRow.first)
-        )
+        statement = _segments_of(session_id).where(SegmentRow.first + SegmentRow.count > first)
         if end is not None:
             statement = statement.where(SegmentRow.first < end)
         with self._read() as transaction:
@@ -279,3 +359,22 @@ class Store:
                 raise
             return stored
         return row
+
+
+def _segments_of(session_id: str) -> Select[SegmentRow]:
+    return select(SegmentRow).where(SegmentRow.session_id == session_id).order_by(SegmentRow.first)
+
+
+def _continuations_of(session_id: str) -> Select[ContinuationRow]:
+    return (
+        select(ContinuationRow)
+        .where(ContinuationRow.session_id == session_id)
+        .order_by(ContinuationRow.number)
+    )
+
+
+def _answering(session_id: str, request_digest: str) -> Select[ContinuationRow]:
+    return select(ContinuationRow).where(
+        ContinuationRow.session_id == session_id,
+        ContinuationRow.request_digest == request_digest,
+    )

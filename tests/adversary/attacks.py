@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from forge import (
     CONFIG,
+    CONTAINER_KEYS,
     DEVELOPER_KEY,
     ENVIRONMENT,
     GRANTED_AT,
@@ -19,6 +20,7 @@ from forge import (
     ROLE_KEYS,
     SESSION,
     STRANGER_KEY,
+    ContinuationPlot,
     Plot,
     VerdictPlot,
     change,
@@ -40,11 +42,12 @@ from forge import (
 from safetensors.numpy import load, save
 
 from auditkit.evidence import notes
-from auditkit.evidence.bundle import Bundle
+from auditkit.evidence.bundle import Bundle, Continuation
 from auditkit.mint.metrics import rate
 from schemas import (
     AssuranceLevel,
     CalibrationRecord,
+    ContinuationRecord,
     EvaluationRecord,
     FlaggedRate,
     GrantRecord,
@@ -58,6 +61,17 @@ from schemas import (
     StepRecord,
     TapConfig,
     WeightRange,
+)
+from tests.evidence.contained import (
+    HOLES_DESCRIBED,
+    HOLES_SEEN,
+    config_text,
+    contained_run,
+    image_key,
+    manifest_text,
+    payload_text,
+    pem,
+    signed_image,
 )
 
 SMALL_ORDER_KEY = "00" * 32  # a point of order 4: one signature fits many messages
@@ -75,6 +89,7 @@ LOG_UNREADABLE = (
         "checkpoint-roots",
         "receipt-interlock",
         "run-identity",
+        "continuations-logged",
         "mint-trained",
         "numbers-possible",
         "times-possible",
@@ -397,12 +412,6 @@ DOCUMENTS = (
         "request-within-policy",
         "LossWeightError",
         Plot(order={"mint_weight": WeightRange(least=0.1, most=0.5)}),
-    ),
-    Attack(
-        "a modified image is used",
-        "request-within-policy",
-        "ImageNotAllowedError",
-        Plot(order={"images": (digest_of("image"),)}, request={"image_digest": OTHER}),
     ),
     Attack(
         "more epochs than ordered hide the members",
@@ -1230,4 +1239,447 @@ MODEL = (
     ),
 )
 
-ATTACKS = (*DOCUMENTS, *LOG, *MODEL)
+# -- containers ------------------------------------------------------------------------------------
+
+ORDERED_KEY, FOREIGN_KEY = image_key("ordered"), image_key("foreign")
+OTHER_PROGRAM = config_text({"Entrypoint": ["python3", "/opt/run/code/other.py"]})
+OTHER_MANIFEST = manifest_text(OTHER_PROGRAM)
+NOT_ALLOWED = {"image-verified": "nothing is verified about an image that the order does not allow"}
+NEXT_CONTAINER = CONTAINER_KEYS[0]
+
+
+def signed_by(key: Any, **changes: Any) -> Plot:
+    """The order lists no image, and trusts one key for them."""
+    return Plot(
+        order={"images": (), "image_keys": (pem(ORDERED_KEY),)},
+        container=contained_run(signature=signed_image(key, **changes)),
+    )
+
+
+IMAGES = (
+    Attack(
+        "a modified image is used",
+        "request-within-policy",
+        "ImageNotAllowedError",
+        Plot(container=contained_run(), order={"images": (OTHER,)}),
+        also=NOT_ALLOWED,
+    ),
+    Attack(
+        "a container is used where the order allows runs without one, and no image",
+        "request-within-policy",
+        "ImageNotAllowedError",
+        Plot(container=contained_run(), order={"images": ()}),
+        also=NOT_ALLOWED,
+    ),
+    Attack(
+        "an image carries the name of an ordered one, and has other contents",
+        "request-within-policy",
+        "ImageNotAllowedError",
+        Plot(
+            container=contained_run(
+                config=OTHER_PROGRAM,
+                image={"manifest_digest": OTHER},
+                described={
+                    "image_id": OTHER,
+                    "entrypoint": ("python3", "/opt/run/code/other.py"),
+                },
+            ),
+            order={"images": (OTHER,)},
+        ),
+        also=NOT_ALLOWED,
+    ),
+    Attack(
+        "no container is used where the order demands one",
+        "request-within-policy",
+        "ContainerRequiredError",
+        Plot(order={"images": (OTHER,), "allow_without_container": False}),
+    ),
+    Attack(
+        "an image is signed by a key that the order does not trust",
+        "request-within-policy",
+        "ImageSignerError",
+        signed_by(FOREIGN_KEY),
+        also=NOT_ALLOWED,
+    ),
+    Attack(
+        "the signature of another image is used, with that image's manifest",
+        "request-within-policy",
+        "SignedConfigError",
+        signed_by(ORDERED_KEY, manifest=OTHER_MANIFEST),
+        also=NOT_ALLOWED,
+    ),
+    Attack(
+        "the signature of another image is used, with this image's manifest",
+        "request-within-policy",
+        "SignedManifestError",
+        signed_by(ORDERED_KEY, payload=payload_text(OTHER_MANIFEST)),
+        also=NOT_ALLOWED,
+    ),
+    Attack(
+        "the trusted key's signature on something else is used",
+        "request-within-policy",
+        "ImageSignatureTypeError",
+        signed_by(ORDERED_KEY, payload=payload_text(manifest_text(), "a purchase order")),
+        also=NOT_ALLOWED,
+    ),
+    Attack(
+        "the configuration that is shown is not the image's",
+        "image-verified",
+        "ImageConfigMismatchError",
+        Plot(container=contained_run().model_copy(update={"image_config": OTHER_PROGRAM})),
+    ),
+)
+
+CONTAINMENT = tuple(
+    Attack(
+        f"a container is not closed, {where}: {name}",
+        "image-verified",
+        error.__name__,
+        Plot(container=contained_run(**{part: changes})),
+    )
+    for where, part, holes in (
+        ("as described", "described", HOLES_DESCRIBED),
+        ("as seen inside", "seen", HOLES_SEEN),
+    )
+    for name, (changes, error) in holes.items()
+)
+
+
+# -- going on in a further container ---------------------------------------------------------------
+
+
+def continued(
+    *, outside: bool = False, plot: Mapping[str, Any] | None = None, **changes: Any
+) -> Plot:
+    """The first container dies after step 7; a second one goes on from the state of step 5."""
+    further = {"before": is_kind(ResumeRecord), "key": NEXT_CONTAINER, **changes}
+    return Plot(
+        container=None if outside else contained_run(),
+        story=(crash(is_step(7), 5),),
+        continuations=(ContinuationPlot(**further),),
+        **(plot or {}),
+    )
+
+
+def continued_twice(plot: Mapping[str, Any] | None = None, **changes: Any) -> Plot:
+    """A third container takes over from the second; the changes are to its continuation."""
+    resumed = is_kind(ResumeRecord)
+    return Plot(
+        container=contained_run(),
+        story=(crash(is_step(11), 10), crash(is_step(7), 5)),
+        continuations=(
+            ContinuationPlot(before=resumed, key=NEXT_CONTAINER),
+            ContinuationPlot(**{"before": resumed, "key": CONTAINER_KEYS[1], **changes}),
+        ),
+        **(plot or {}),
+    )
+
+
+def announcement_last(records: list[Record]) -> list[Record]:
+    """The continuation record comes after what the new container did."""
+    found = [record for record in records if isinstance(record, ContinuationRecord)]
+    others = [record for record in records if not isinstance(record, ContinuationRecord)]
+    late = [record.model_copy(update={"time_ms": others[-1].time_ms}) for record in found]
+    return [*others, *late]
+
+
+def twice_announced(records: list[Record]) -> list[Record]:
+    return [
+        copy
+        for record in records
+        for copy in ([record, record] if isinstance(record, ContinuationRecord) else [record])
+    ]
+
+
+def in_every_segment(
+    edit: Callable[[list[Record]], list[Record]],
+) -> Callable[[int, list[Record]], list[Record]]:
+    return lambda _number, records: edit(records)
+
+
+def with_continuations(
+    edit: Callable[[tuple[Continuation, ...]], tuple[Continuation, ...]],
+) -> dict[str, Any]:
+    return {"bundle": lambda b: replace(b, continuations=edit(b.continuations))}
+
+
+ANNOUNCED_AT = next(
+    index
+    for index, line in enumerate(stage(continued()).bundle.records)
+    if b'"kind":"continuation"' in line
+)
+"""Where the log of such a run names its continuation: right after a receipt."""
+
+
+CONTINUATIONS = (
+    Attack(
+        "a continuation request is rewritten with other white space",
+        "documents",
+        "DocumentError",
+        continued(
+            plot=with_continuations(
+                lambda found: (replace(found[0], request=found[0].request + b" "),)
+            )
+        ),
+    ),
+    Attack(
+        "an unsigned field is put beside a continuation's signature",
+        "documents",
+        "DocumentError",
+        continued(
+            plot=with_continuations(
+                lambda found: (
+                    replace(found[0], envelope=found[0].envelope[:-1] + b',"zzz":"and more"}'),
+                )
+            )
+        ),
+    ),
+    Attack(
+        "the developer certifies its second key itself",
+        "continuations",
+        "ThresholdError",
+        continued(granted_by=DEVELOPER_KEY),
+    ),
+    Attack(
+        "a key of the auditor that may not grant sessions certifies the second key",
+        "continuations",
+        "ThresholdError",
+        continued(granted_by=ROLE_KEYS["cosigner"]),
+    ),
+    Attack(
+        "the continuation of another session is used, and its key with it",
+        "continuations",
+        "ContinuationBindingError",
+        continued(
+            request={"session_id": OTHER_SESSION, "grant_digest": OTHER},
+            answer={"session_id": OTHER_SESSION, "grant_digest": OTHER},
+        ),
+    ),
+    Attack(
+        "a continuation is asked for under another grant",
+        "continuations",
+        "ContinuationBindingError",
+        continued(request={"grant_digest": OTHER}),
+    ),
+    Attack(
+        "a continuation is granted under another grant",
+        "continuations",
+        "ContinuationBindingError",
+        continued(answer={"grant_digest": OTHER}),
+    ),
+    Attack(
+        "a continuation answers another request, for another container",
+        "continuations",
+        "ContinuationBindingError",
+        continued(answer={"request_digest": OTHER}),
+    ),
+    Attack(
+        "the run goes on in a container on another machine",
+        "continuations",
+        "ContinuationBindingError",
+        continued(
+            request={"environment": ENVIRONMENT.model_copy(update={"cpu_capability": "AVX512"})}
+        ),
+    ),
+    Attack(
+        "a run outside a container changes its key",
+        "continuations",
+        "ContinuationBindingError",
+        continued(outside=True),
+    ),
+    Attack(
+        "the second key is exchanged after the request",
+        "continuations",
+        "ContinuationKeyError",
+        continued(answer={"session_key": STRANGER_KEY.public.hex}, signer=STRANGER_KEY),
+    ),
+    Attack(
+        "a revoked key goes on",
+        "continuations",
+        "ContinuationKeyError",
+        continued(plot={"trust_root": {"revoked_session_keys": (NEXT_CONTAINER.public.hex,)}}),
+    ),
+    Attack(
+        "the first container's key has left it, and is certified again",
+        "continuations",
+        "ContinuationKeyError",
+        continued(key=DEVELOPER_KEY),
+    ),
+    Attack(
+        "the second container's key has left it, and is certified again",
+        "continuations",
+        "ContinuationKeyError",
+        continued_twice(key=NEXT_CONTAINER),
+    ),
+    Attack(
+        "the second key is of small order",
+        "continuations",
+        "WeakKeyError",
+        continued(request={"session_key": SMALL_ORDER_KEY}),
+        also={"checkpoints-signed": "nothing can be verified under such a key"},
+    ),
+    Attack(
+        "a continuation before this one is not shown",
+        "continuations",
+        "ContinuationOrderError",
+        continued(answer={"number": 2}),
+    ),
+    Attack(
+        "two continuations change places",
+        "continuations",
+        "ContinuationOrderError",
+        continued_twice(with_continuations(lambda found: found[::-1])),
+        also={
+            "checkpoints-signed": "which key is in force follows from their order",
+            "continuations-logged": "and so does which one the log must name",
+        },
+    ),
+    Attack(
+        "a continuation is shown twice",
+        "continuations",
+        "ContinuationOrderError",
+        continued(plot=with_continuations(lambda found: found * 2)),
+        also={"continuations-logged": "the log names it once"},
+    ),
+    Attack(
+        "a continuation goes back behind the one before it",
+        "continuations",
+        "ContinuationOrderError",
+        continued_twice(answer={"log_size": 0}),
+        also={"checkpoints-signed": "its key would be in force from the beginning"},
+    ),
+    Attack(
+        "a continuation was granted before the session",
+        "continuations",
+        "ContinuationOrderError",
+        continued(
+            before=is_kind(GrantRecord), answer={"granted_at": GRANTED_AT - timedelta(hours=1)}
+        ),
+    ),
+    Attack(
+        "a continuation was granted after the session had ended",
+        "continuations",
+        "ContinuationOrderError",
+        continued(answer={"granted_at": GRANTED_AT + timedelta(hours=25)}),
+        also={"continuations-logged": "what the key signed was cosigned long before"},
+    ),
+    Attack(
+        "the run goes on in another image",
+        "image-verified",
+        "ImageExchangedError",
+        continued(
+            container=contained_run(
+                2,
+                config=OTHER_PROGRAM,
+                described={"entrypoint": ("python3", "/opt/run/code/other.py")},
+            )
+        ),
+    ),
+    Attack(
+        "the second container is privileged",
+        "image-verified",
+        "PrivilegedError",
+        continued(container=contained_run(2, described={"privileged": True})),
+    ),
+    Attack(
+        "the third container is another one than was described",
+        "image-verified",
+        "SwappedContainerError",
+        continued_twice(container=contained_run(3, seen={"hostname": "0123456789ab"})),
+    ),
+    Attack(
+        "the first container's key goes on signing after the continuation",
+        "checkpoints-signed",
+        "UnsignedNoteError",
+        continued(signer=DEVELOPER_KEY),
+    ),
+    Attack(
+        "the second container's key has signed what came before it",
+        "checkpoints-signed",
+        "UnsignedNoteError",
+        continued(plot={"signer": NEXT_CONTAINER}),
+    ),
+    Attack(
+        "the log does not say that another container took over",
+        "continuations-logged",
+        "ContinuationLogError",
+        continued(named=False),
+    ),
+    Attack(
+        "the log says so only after the new container has worked",
+        "continuations-logged",
+        "ContinuationLogError",
+        continued(plot={"segment": in_every_segment(announcement_last)}),
+    ),
+    Attack(
+        "the log names another continuation",
+        "continuations-logged",
+        "ContinuationLogError",
+        continued(
+            plot={
+                "segment": in_every_segment(
+                    change(is_kind(ContinuationRecord), continuation_digest=OTHER)
+                )
+            }
+        ),
+    ),
+    Attack(
+        "the log names a continuation twice",
+        "continuations-logged",
+        "ContinuationLogError",
+        continued(plot={"segment": in_every_segment(twice_announced)}),
+    ),
+    Attack(
+        "the log names a continuation that nobody granted",
+        "continuations-logged",
+        "ContinuationLogError",
+        Plot(
+            story=(
+                insert(
+                    is_step(7),
+                    ContinuationRecord(sequence=0, time_ms=0, continuation_digest=OTHER),
+                ),
+            )
+        ),
+    ),
+    Attack(
+        "a continuation is kept out of the bundle",
+        "continuations-logged",
+        "ContinuationLogError",
+        continued(plot=with_continuations(lambda found: ())),
+        also={"checkpoints-signed": "nobody is known to have certified its key"},
+    ),
+    Attack(
+        "the last of two containers at one place is not named",
+        "continuations-logged",
+        "ContinuationLogError",
+        Plot(
+            container=contained_run(),
+            story=(crash(is_step(7), 5),),
+            continuations=(
+                ContinuationPlot(before=is_kind(ResumeRecord), key=CONTAINER_KEYS[0]),
+                ContinuationPlot(before=is_kind(ResumeRecord), key=CONTAINER_KEYS[1], named=False),
+            ),
+        ),
+    ),
+    Attack(
+        "a container takes over where no checkpoint ends",
+        "continuations-logged",
+        "ContinuationLogError",
+        continued(answer={"log_size": ANNOUNCED_AT}),
+    ),
+    Attack(
+        "a continuation was granted before what it goes on from was cosigned",
+        "continuations-logged",
+        "ContinuationLogError",
+        continued(answer={"granted_at": GRANTED_AT + timedelta(seconds=5)}),
+    ),
+    Attack(
+        "a key has signed before it was certified",
+        "continuations-logged",
+        "ContinuationLogError",
+        continued(answer={"granted_at": GRANTED_AT + timedelta(hours=1)}),
+    ),
+)
+
+ATTACKS = (*DOCUMENTS, *LOG, *MODEL, *IMAGES, *CONTAINMENT, *CONTINUATIONS)

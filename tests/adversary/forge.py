@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save
 
 from auditkit.evidence import dsse, merkle, notes, statements
-from auditkit.evidence.bundle import Bundle
+from auditkit.evidence.bundle import Bundle, Continuation
 from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.derivation import (
     LEAF_BYTES,
@@ -37,6 +37,9 @@ from schemas import (
     CalibrationRecord,
     CohortMetrics,
     CohortName,
+    ContainerRun,
+    ContinuationRecord,
+    ContinuationRequest,
     Environment,
     EvaluationRecord,
     GrantRecord,
@@ -52,6 +55,7 @@ from schemas import (
     RoleName,
     SampleCommitment,
     SealRecord,
+    SessionContinuation,
     SessionGrant,
     SessionRequest,
     SplitFractions,
@@ -62,6 +66,7 @@ from schemas import (
     TrustRoot,
     VerificationReport,
 )
+from tests.evidence.contained import contained_run
 
 Changes = dict[str, Any]
 StoryEdit = Callable[[list[Record]], list[Record]]
@@ -81,6 +86,7 @@ ROLE_KEYS: dict[RoleName, SigningKey] = {
 }
 DEVELOPER_KEY = fixed_key("developer")
 STRANGER_KEY = fixed_key("stranger")
+CONTAINER_KEYS = tuple(fixed_key(f"container {number}") for number in (2, 3, 4))
 
 GRANTED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 FIRST_RECORD_MS = 10_000  # after the grant
@@ -174,6 +180,31 @@ class VerdictPlot:
 
 
 @dataclass(frozen=True)
+class ContinuationPlot:
+    """A further container, and where its continuation departs from an honest one.
+
+    Attributes:
+        before: the first record that the container writes, its own announcement apart.
+        key: its session key.
+        container: what it says of itself; None: an honest one.
+        request: changes to its request.
+        answer: changes to the auditor's answer.
+        granted_by: who signs the answer.
+        signer: what signs its checkpoints; None: its session key.
+        named: whether the log names it.
+    """
+
+    before: Callable[[Record], bool]
+    key: SigningKey
+    container: ContainerRun | None = None
+    request: Changes = field(default_factory=dict)
+    answer: Changes = field(default_factory=dict)
+    granted_by: SigningKey = ROLE_KEYS["session"]
+    signer: SigningKey | None = None
+    named: bool = True
+
+
+@dataclass(frozen=True)
 class Plot:
     """Where a session departs from an honest one; the fields come in the order of the story."""
 
@@ -182,6 +213,7 @@ class Plot:
     order_key: SigningKey = ROLE_KEYS["order"]
     order_after_signing: Callable[[bytes], bytes] = lambda payload: payload
     config: Changes = field(default_factory=dict)
+    container: ContainerRun | None = None
     request: Changes = field(default_factory=dict)
     request_bytes: Callable[[bytes], bytes] = lambda data: data
     grant: Changes = field(default_factory=dict)
@@ -202,6 +234,7 @@ class Plot:
     checkpoint: Callable[[notes.Checkpoint], notes.Checkpoint] = lambda checkpoint: checkpoint
     signer: SigningKey = DEVELOPER_KEY
     signed: Callable[[notes.Note], notes.Note] = lambda note: note
+    continuations: tuple[ContinuationPlot, ...] = ()
     cosigner: SigningKey = ROLE_KEYS["cosigner"]
     cosigned_at: Callable[[int, int], int] = lambda _number, seconds: seconds
     verdicts: tuple[VerdictPlot, ...] = (VerdictPlot(2.0), VerdictPlot(-1.0))
@@ -235,7 +268,7 @@ def stage(plot: Plot) -> Evidence:
             "developer": order.developer,
             "config": CONFIG.model_copy(update=plot.config),
             "code_digest": digest_of("code"),
-            "container": None,
+            "container": plot.container,
             "pool": commitment(pool_leaves),
             "test": commitment(test_leaves),
             "session_key": DEVELOPER_KEY.public.hex,
@@ -262,7 +295,8 @@ def stage(plot: Plot) -> Evidence:
     story = honest_story(request, grant, grant_digest, pool_leaves, seal, plot, final)
     for edit in plot.story:
         story = edit(story)
-    lines, checkpoints, last_time = _log(plot, story, grant.origin)
+    session = _Session(request, grant, grant_digest)
+    lines, checkpoints, continuations, last_time = _log(plot, story, session)
     verdicts = tuple(
         _verdict(number, verdict, grant, seal, tensors["score/calibration"], last_time)
         for number, verdict in enumerate(plot.verdicts)
@@ -279,6 +313,7 @@ def stage(plot: Plot) -> Evidence:
         description=description,
         scores=scores,
         verdicts=verdicts,
+        continuations=tuple(continuations),
     )
     return Evidence(plot.bundle(bundle), trust_root)
 
@@ -319,6 +354,7 @@ def _order(plot: Plot) -> tuple[AuditOrder, bytes, str]:
                 external=0.25, calibration=0.25, silent=0.125, told_only=0.0625
             ),
             "least_calibration_samples": 8,
+            "images": () if plot.container is None else (plot.container.image.config_digest,),
             "allow_without_container": True,
             **plot.order,
         }
@@ -536,12 +572,44 @@ def crash(died_at: Callable[[Record], bool], resume_from: int, **changes: Any) -
 # -- the log: sequence numbers, receipts, checkpoints ----------------------------------------------
 
 
-def _log(plot: Plot, story: Sequence[Record], origin: str) -> tuple[list[bytes], list[bytes], int]:
+@dataclass(frozen=True)
+class _Session:
+    """What a continuation of the session must name."""
+
+    request: SessionRequest
+    grant: SessionGrant
+    grant_digest: str
+
+
+def _log(
+    plot: Plot, story: Sequence[Record], session: _Session
+) -> tuple[list[bytes], list[bytes], list[Continuation], int]:
     lines: list[bytes] = []
     checkpoints: list[bytes] = []
-    cosigned_at = 0
-    for number, start in enumerate(range(0, len(story), plot.segment_records)):
-        records = list(story[start : start + plot.segment_records])
+    continuations: list[Continuation] = []
+    signer, origin = plot.signer, session.grant.origin
+    cosigned_at = int(GRANTED_AT.timestamp())
+    for number, (begun, story_records) in enumerate(_segments(plot, story)):
+        announced: list[Record] = []
+        for continuation in begun:
+            granted_at = datetime.fromtimestamp(cosigned_at + 0.25, UTC)
+            made = _continuation(
+                len(continuations) + 1, continuation, session, len(lines), granted_at
+            )
+            continuations.append(made)
+            signer = continuation.signer or continuation.key
+            if continuation.named:
+                payload = dsse.Envelope.from_bytes(made.envelope).payload
+                announced.append(
+                    ContinuationRecord(
+                        sequence=0,
+                        time_ms=story_records[0].time_ms,
+                        continuation_digest=sha256_hex(payload),
+                    )
+                )
+        # An empty log begins with its grant record all the same.
+        first = 0 if lines else 1
+        records = [*story_records[:first], *announced, *story_records[first:]]
         if checkpoints:
             receipt = ReceiptRecord(
                 sequence=0,
@@ -556,11 +624,54 @@ def _log(plot: Plot, story: Sequence[Record], origin: str) -> tuple[list[bytes],
             placed = record.model_copy(update={"sequence": sequence})
             lines.append(plot.line(to_bytes(placed)))
         checkpoint = plot.checkpoint(notes.Checkpoint(origin, len(lines), merkle.root(lines)))
-        note = plot.signed(notes.sign(checkpoint.to_text(), origin, plot.signer))
+        note = plot.signed(notes.sign(checkpoint.to_text(), origin, signer))
         cosigned_at = plot.cosigned_at(number, math.ceil(records[-1].time_ms / 1000) + 1)
         cosigned = notes.cosign(note, ORIGIN + COSIGNER_SUFFIX, plot.cosigner, cosigned_at)
         checkpoints.append(cosigned.to_bytes())
-    return lines, checkpoints, cosigned_at
+    return lines, checkpoints, continuations, cosigned_at
+
+
+def _segments(
+    plot: Plot, story: Sequence[Record]
+) -> list[tuple[list[ContinuationPlot], list[Record]]]:
+    """Cut the story where a flush was full, and where a further container took over."""
+    segments: list[tuple[list[ContinuationPlot], list[Record]]] = []
+    waiting = list(plot.continuations)
+    for record in story:
+        begun = []
+        while waiting and waiting[0].before(record):
+            begun.append(waiting.pop(0))
+        if begun or not segments or len(segments[-1][1]) == plot.segment_records:
+            segments.append((begun, []))
+        segments[-1][1].append(record)
+    return segments
+
+
+def _continuation(
+    number: int, plot: ContinuationPlot, session: _Session, size: int, granted_at: datetime
+) -> Continuation:
+    asked = ContinuationRequest(
+        session_id=session.grant.session_id,
+        grant_digest=session.grant_digest,
+        container=plot.container or contained_run(number + 1),
+        session_key=plot.key.public.hex,
+        environment=session.request.environment,
+        requested_at=granted_at,
+    )
+    request = to_bytes(asked.model_copy(update=plot.request))
+    honest = SessionContinuation(
+        session_id=session.grant.session_id,
+        number=number,
+        request_digest=sha256_hex(request),
+        grant_digest=session.grant_digest,
+        log_size=size,
+        session_key=asked.model_copy(update=plot.request).session_key,
+        granted_at=granted_at,
+    )
+    answer = honest.model_copy(update=plot.answer)
+    subjects = statements.subject("continuation", f"{answer.session_id}/{answer.number}", answer)
+    payload = statements.make(statements.CONTINUATION_PREDICATE, answer, subjects)
+    return Continuation(request, dsse.sign(payload, [plot.granted_by]).to_bytes())
 
 
 def _verdict(

@@ -4,22 +4,45 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from attacks import ATTACKS, Attack
-from forge import GRANTED_AT, Evidence, Plot, crash, is_kind, is_step, stage
+from attacks import ATTACKS, ORDERED_KEY, Attack, continued, continued_twice, signed_by
+from forge import (
+    CONTAINER_KEYS,
+    GRANTED_AT,
+    ContinuationPlot,
+    Evidence,
+    Plot,
+    crash,
+    is_kind,
+    is_step,
+    stage,
+)
 
 from auditkit.evidence import verify
 from auditkit.evidence.bundle import Bundle
 from auditkit.evidence.findings import run_check
-from schemas import AssuranceLevel, CalibrationRecord, Finding, VerificationReport
+from schemas import (
+    AssuranceLevel,
+    CalibrationRecord,
+    Finding,
+    GrantRecord,
+    ResumeRecord,
+    VerificationReport,
+)
+from tests.evidence.contained import contained_run
 
 NOT_DONE = {"image-verified", "replay"}
-"""Checks that this verifier can't do: an honest session has them open."""
+"""Checks that an honest session outside a container has open."""
 
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 
 
 def outcomes(report: VerificationReport, outcome: str) -> set[str]:
     return {finding.check for finding in report.findings if finding.outcome == outcome}
+
+
+def open_checks(plot: Plot) -> set[str]:
+    """Checks that can't be done about such a session, however honest it is."""
+    return NOT_DONE if plot.container is None else {"replay"}
 
 
 def switch_off(monkeypatch: pytest.MonkeyPatch, names: set[str]) -> None:
@@ -79,6 +102,78 @@ def test_honest_variants_hold_too(plot: Plot) -> None:
     assert report.level == AssuranceLevel.L1
 
 
+AT_THE_START = is_kind(GrantRecord)
+RESUMED = is_kind(ResumeRecord)
+
+
+@pytest.mark.parametrize(
+    ("plot", "containers"),
+    [
+        (Plot(container=contained_run()), "1 container "),
+        (signed_by(ORDERED_KEY), "1 container "),
+        (continued(), "2 containers "),
+        (continued(plot={"segment_records": 1}), "2 containers "),
+        (continued(before=AT_THE_START), "2 containers "),
+        (
+            Plot(
+                container=contained_run(),
+                story=(crash(is_step(11), 10), crash(is_step(7), 5)),
+                continuations=(
+                    ContinuationPlot(before=AT_THE_START, key=CONTAINER_KEYS[0]),
+                    ContinuationPlot(before=RESUMED, key=CONTAINER_KEYS[1]),
+                    ContinuationPlot(before=RESUMED, key=CONTAINER_KEYS[2]),
+                ),
+            ),
+            "4 containers ",
+        ),
+        *(
+            (
+                Plot(
+                    container=contained_run(),
+                    story=(crash(is_step(7), 5),),
+                    continuations=(
+                        ContinuationPlot(before=where, key=CONTAINER_KEYS[0], named=named),
+                        ContinuationPlot(before=where, key=CONTAINER_KEYS[1]),
+                    ),
+                ),
+                "3 containers ",
+            )
+            for where in (AT_THE_START, RESUMED)
+            for named in (True, False)
+        ),
+        (continued_twice(), "3 containers "),
+    ],
+    ids=[
+        "one container",
+        "an image that a trusted key has signed",
+        "a second container",
+        "a second container, a checkpoint for each record",
+        "a second container before anything was acknowledged",
+        "four containers, one of them from the start",
+        "a second container at the start that died before it wrote, named",
+        "a second container at the start that died before it wrote, not named",
+        "a second container that died before it wrote, named",
+        "a second container that died before it wrote, not named",
+        "three containers",
+    ],
+)
+def test_an_honest_run_in_closed_containers_reaches_level_2(plot: Plot, containers: str) -> None:
+    report = stage(plot).report()
+    assert outcomes(report, "failed") == set()
+    assert outcomes(report, "warning") == set()
+    assert outcomes(report, "not_checked") == {"replay"}
+    assert report.level == AssuranceLevel.L2
+    details = {finding.check: finding.detail for finding in report.findings}
+    assert containers in details["image-verified"]
+    assert "Docker Engine 20.10.24" in details["image-verified"]
+
+
+def test_a_run_outside_a_container_stays_at_level_1_where_an_image_is_ordered() -> None:
+    report = stage(Plot(order={"images": ("1a" * 32,)})).report()
+    assert outcomes(report, "not_checked") == NOT_DONE
+    assert report.level == AssuranceLevel.L1
+
+
 def test_a_single_crash_is_told_in_the_singular() -> None:
     findings = {
         f.check: f.detail for f in stage(Plot(story=(crash(is_step(7), 5),))).report().findings
@@ -115,7 +210,7 @@ def test_exactly_the_named_check_catches(attack: Attack) -> None:
     assert report.level == AssuranceLevel.L0
     assert {f.check: f.error for f in report.findings}[attack.check] == attack.error
     if attack.check != "documents":
-        assert outcomes(report, "not_checked") == NOT_DONE | attack.blinds
+        assert outcomes(report, "not_checked") == open_checks(attack.plot) | attack.blinds
 
 
 @every_attack
@@ -127,7 +222,8 @@ def test_without_its_check_the_forgery_would_pass(
     assert report.passed
     # Documents that can't be read leave nothing to check; a blinded check keeps level 0.
     blind = attack.check == "documents" or attack.blinds & verify.REQUIRED_CHECKS
-    assert report.level == (AssuranceLevel.L0 if blind else AssuranceLevel.L1)
+    reached = AssuranceLevel.L1 if attack.plot.container is None else AssuranceLevel.L2
+    assert report.level == (AssuranceLevel.L0 if blind else reached)
 
 
 def test_batches_larger_than_the_pool_do_not_keep_the_verifier_busy(honest: Evidence) -> None:
@@ -141,7 +237,7 @@ def test_batches_larger_than_the_pool_do_not_keep_the_verifier_busy(honest: Evid
 
 def test_every_check_has_an_attack(honest: Evidence) -> None:
     emitted = {finding.check for finding in honest.report().findings}
-    assert emitted - NOT_DONE == {attack.check for attack in ATTACKS}
+    assert emitted - {"replay"} == {attack.check for attack in ATTACKS}
 
 
 def test_attacks_have_different_names() -> None:

@@ -99,6 +99,24 @@ def documents(bundle: Bundle) -> Iterator[tuple[str, Any, Callable[[Any], Bundle
         payload(bundle.verdicts[0]),
         lambda new: replace(bundle, verdicts=(in_payload(bundle.verdicts[0], lambda _old: new),)),
     )
+    for continuation in bundle.continuations:
+        yield (
+            "continuation request",
+            json.loads(continuation.request),
+            lambda new, found=continuation: replace(
+                bundle, continuations=(replace(found, request=to_bytes(new)),)
+            ),
+        )
+        yield (
+            "continuation",
+            payload(continuation.envelope),
+            lambda new, found=continuation: replace(
+                bundle,
+                continuations=(
+                    replace(found, envelope=in_payload(found.envelope, lambda _old: new)),
+                ),
+            ),
+        )
     kinds = {json.loads(line)["kind"]: index for index, line in enumerate(bundle.records)}
     for kind, index in kinds.items():
         yield (
@@ -125,18 +143,20 @@ NAMES = (
     "calibration record",
     "seal record",
 )
+CONTAINED_NAMES = ("request", "continuation request", "continuation", "continuation record")
 
 
-def test_every_kind_of_document_is_tried(honest: Evidence) -> None:
+def test_every_kind_of_document_is_tried(honest: Evidence, contained: Evidence) -> None:
     assert {name for name, _, _ in documents(honest.bundle)} == set(NAMES)
+    found = {name for name, _, _ in documents(contained.bundle)}
+    assert found == {*NAMES, *CONTAINED_NAMES, "resume record"}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_value_stops_the_verifier_or_goes_unnoticed(honest: Evidence, name: str) -> None:
+def exchange_every_value(evidence: Evidence, name: str) -> None:
     generator = random.Random(f"{SEED} {name}")
     document, rewritten = next(
         (document, rewritten)
-        for found, document, rewritten in documents(honest.bundle)
+        for found, document, rewritten in documents(evidence.bundle)
         if found == name
     )
     for path in paths(document):
@@ -144,6 +164,16 @@ def test_no_value_stops_the_verifier_or_goes_unnoticed(honest: Evidence, name: s
             changed = exchanged(document, path, extreme)
             if to_bytes(changed) == to_bytes(document):
                 continue
-            report = Evidence(rewritten(changed), honest.trust_root).report()
+            report = Evidence(rewritten(changed), evidence.trust_root).report()
             assert isinstance(report, VerificationReport)
             assert not report.passed, f"{name}: {path} became {extreme!r} and nothing failed"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_value_stops_the_verifier_or_goes_unnoticed(honest: Evidence, name: str) -> None:
+    exchange_every_value(honest, name)
+
+
+@pytest.mark.parametrize("name", CONTAINED_NAMES)
+def test_no_value_of_a_container_stops_it_either(contained: Evidence, name: str) -> None:
+    exchange_every_value(contained, name)

@@ -28,6 +28,11 @@ MEMBERS = (
     "verdicts/000000.dsse.json",
     "verdicts/000001.dsse.json",
 )
+CONTAINED_MEMBERS = (
+    "request.json",
+    "continuations/001.request.json",
+    "continuations/001.dsse.json",
+)
 LARGEST_MEMBER = 1_000_000
 
 
@@ -63,20 +68,35 @@ def places(data: bytes, generator: random.Random) -> Iterator[int]:
     yield from (generator.randrange(len(data)) for _ in range(RANDOM_PLACES))
 
 
-def test_all_members_are_attacked(honest: Evidence) -> None:
+def test_all_members_are_attacked(honest: Evidence, contained: Evidence) -> None:
     assert set(members_of(honest)) == set(MEMBERS)
+    assert set(members_of(contained)) == {*MEMBERS, *CONTAINED_MEMBERS}
 
 
-@pytest.mark.parametrize("name", MEMBERS)
-def test_no_byte_can_be_flipped(honest: Evidence, name: str) -> None:
+EVERY_MEMBER = [
+    *(("honest", name) for name in MEMBERS),
+    *(("contained", name) for name in CONTAINED_MEMBERS),
+]
+each_member = pytest.mark.parametrize(
+    ("session", "name"), EVERY_MEMBER, ids=[" ".join(pair) for pair in EVERY_MEMBER]
+)
+
+
+@pytest.fixture
+def evidence(request: pytest.FixtureRequest, session: str) -> Evidence:
+    return request.getfixturevalue(session)
+
+
+@each_member
+def test_no_byte_can_be_flipped(evidence: Evidence, name: str) -> None:
     generator = random.Random(f"{SEED} {name}")
-    data = members_of(honest)[name]
+    data = members_of(evidence)[name]
     for place in places(data, generator):
         if is_hint(data, place):
             continue
         flipped = bytearray(data)
         flipped[place] ^= 1 << generator.randrange(8)
-        result = verified_with(honest, name, bytes(flipped))
+        result = verified_with(evidence, name, bytes(flipped))
         if isinstance(result, VerificationReport):
             failed = [finding for finding in result.findings if finding.outcome == "failed"]
             assert failed, f"byte {place} of {name} was flipped and nothing failed"
@@ -84,21 +104,23 @@ def test_no_byte_can_be_flipped(honest: Evidence, name: str) -> None:
             assert result.level == AssuranceLevel.L0
 
 
-@pytest.mark.parametrize("name", MEMBERS)
-def test_nothing_can_be_attached_or_cut_off(honest: Evidence, name: str) -> None:
-    data = members_of(honest)[name]
+@each_member
+def test_nothing_can_be_attached_or_cut_off(evidence: Evidence, name: str) -> None:
+    data = members_of(evidence)[name]
     for changed in (data + b" ", data + b"\n", data[:-1], data[: len(data) // 2], b""):
-        result = verified_with(honest, name, changed)
+        result = verified_with(evidence, name, changed)
         assert isinstance(result, BundleError) or not result.passed
 
 
-@pytest.mark.parametrize("name", [name for name in MEMBERS if name.endswith("dsse.json")])
-def test_a_wrong_hint_changes_no_verdict(honest: Evidence, name: str) -> None:
-    data = members_of(honest)[name]
+@pytest.mark.parametrize(
+    ("session", "name"), [pair for pair in EVERY_MEMBER if pair[1].endswith("dsse.json")]
+)
+def test_a_wrong_hint_changes_no_verdict(evidence: Evidence, name: str) -> None:
+    data = members_of(evidence)[name]
     place = data.find(b'"keyid":"') + len(b'"keyid":"')
     assert is_hint(data, place)
     assert not is_hint(data, place - 1)
     assert not is_hint(data, place + 64)
     flipped = bytearray(data)
     flipped[place] ^= 1
-    assert verified_with(honest, name, bytes(flipped)) == honest.report()
+    assert verified_with(evidence, name, bytes(flipped)) == evidence.report()

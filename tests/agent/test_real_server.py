@@ -102,7 +102,6 @@ def folder(tmp_path: Path, server: Server, order_digest: str) -> RunFolder:
         developer=DEVELOPER,
         config=CONFIG,
         code_digest="b" * 64,
-        image_digest=None,
         pool=commitment(POOL),
         test=commitment(TEST),
         session_key=key.public.hex,

@@ -25,7 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A story that went well, up to the submission, with its server running."""
     world = World(tmp_path_factory.mktemp("finished"))
     world.serve()
-    done = world.cli("train", str(world.config))
+    done = world.cli("train", "--no-container", str(world.config))
     assert done.returncode == 0, done.stdout + done.stderr
     yield world
     world.close()

@@ -46,38 +46,50 @@ def order(world: World, folder: Path, name: str, *changes: tuple[str, str]) -> N
 
 def expired_order(world: World, folder: Path) -> list[str]:
     order(world, folder, "expired", ('purpose = "Tests."', 'purpose = "T"\nvalid_days = 1e-6'))
-    return ["train", with_config(world, folder, ('order = "digits"', 'order = "expired"'))]
+    return [
+        "train",
+        "--no-container",
+        with_config(world, folder, ('order = "digits"', 'order = "expired"')),
+    ]
 
 
 def foreign_order(world: World, folder: Path) -> list[str]:
     changed = ('developer = "Example Lab"', 'developer = "Another Lab"')
-    return ["train", with_config(world, folder, changed)]
+    return ["train", "--no-container", with_config(world, folder, changed)]
 
 
 def unknown_order(world: World, folder: Path) -> list[str]:
-    return ["train", with_config(world, folder, ('order = "digits"', 'order = "nothing"'))]
+    return [
+        "train",
+        "--no-container",
+        with_config(world, folder, ('order = "digits"', 'order = "nothing"')),
+    ]
 
 
 def typo(world: World, folder: Path) -> list[str]:
-    return ["train", with_config(world, folder, ("epochs =", "epochz ="))]
+    return ["train", "--no-container", with_config(world, folder, ("epochs =", "epochz ="))]
 
 
 def wrong_type(world: World, folder: Path) -> list[str]:
-    return ["train", with_config(world, folder, ("batch_size = 40", 'batch_size = "many"'))]
+    return [
+        "train",
+        "--no-container",
+        with_config(world, folder, ("batch_size = 40", 'batch_size = "many"')),
+    ]
 
 
 def no_config(world: World, folder: Path) -> list[str]:
-    return ["train", str(folder / "nowhere.toml")]
+    return ["train", "--no-container", str(folder / "nowhere.toml")]
 
 
 def broken_toml(world: World, folder: Path) -> list[str]:
-    return ["train", with_config(world, folder, ("[server]", "[server"))]
+    return ["train", "--no-container", with_config(world, folder, ("[server]", "[server"))]
 
 
 def folder_pool(world: World, folder: Path, path: str) -> list[str]:
     pool = f'kind = "image_folder"\npath = "{path}"\nchannels = 1'
     digits = 'kind = "digits"\nselection = { limit = 600 }'
-    return ["train", with_config(world, folder, (digits, pool))]
+    return ["train", "--no-container", with_config(world, folder, (digits, pool))]
 
 
 def missing_data(world: World, folder: Path) -> list[str]:
@@ -130,19 +142,23 @@ def unknown_session(world: World, folder: Path) -> list[str]:
 
 
 def server_unreachable(world: World, folder: Path) -> list[str]:
-    return ["train", with_config(world, folder, (world.url, "http://127.0.0.1:9"))]
+    return [
+        "train",
+        "--no-container",
+        with_config(world, folder, (world.url, "http://127.0.0.1:9")),
+    ]
 
 
 def wrong_token(world: World, folder: Path) -> list[str]:
     (folder / "token").write_text("developer-00000000.wrong")
     old = f'"{world.home}/tokens/developer.token"'
-    return ["train", with_config(world, folder, (old, f'"{folder}/token"'))]
+    return ["train", "--no-container", with_config(world, folder, (old, f'"{folder}/token"'))]
 
 
 def role_not_allowed(world: World, folder: Path) -> list[str]:
     old = f'"{world.home}/tokens/developer.token"'
     new = f'"{world.home}/tokens/compliance-officer.token"'
-    return ["train", with_config(world, folder, (old, new))]
+    return ["train", "--no-container", with_config(world, folder, (old, new))]
 
 
 def no_token(world: World, folder: Path) -> list[str]:
@@ -206,25 +222,25 @@ def trust_root_is_none(world: World, folder: Path) -> list[str]:
 
 def unknown_architecture(world: World, folder: Path) -> list[str]:
     changed = ('architecture = "resnet18"', 'architecture = "resnet19"')
-    return ["train", with_config(world, folder, changed)]
+    return ["train", "--no-container", with_config(world, folder, changed)]
 
 
 def unknown_tap(world: World, folder: Path) -> list[str]:
     taps = '[training.taps]\nsetup = "named"\nmodules = ["layer9"]\n[training.mint]'
-    return ["train", with_config(world, folder, ("[training.mint]", taps))]
+    return ["train", "--no-container", with_config(world, folder, ("[training.mint]", taps))]
 
 
 def wrong_image_size(world: World, folder: Path) -> list[str]:
-    return ["train", with_config(world, folder, ("height = 8", "height = 16"))]
+    return ["train", "--no-container", with_config(world, folder, ("height = 8", "height = 16"))]
 
 
 def wrong_classes(world: World, folder: Path) -> list[str]:
-    return ["train", with_config(world, folder, ("classes = 10", "classes = 5"))]
+    return ["train", "--no-container", with_config(world, folder, ("classes = 10", "classes = 5"))]
 
 
 def weight_outside_order(world: World, folder: Path) -> list[str]:
     changed = ("hidden = [64]", "hidden = [64]\nmint_weight = 99.0")
-    return ["train", with_config(world, folder, changed)]
+    return ["train", "--no-container", with_config(world, folder, changed)]
 
 
 MISTAKES = [

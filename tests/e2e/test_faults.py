@@ -11,7 +11,7 @@ MakeWorld = Callable[..., World]
 def test_killed_server_comes_back_and_nothing_is_lost(make_world: MakeWorld) -> None:
     world = make_world(epochs=40)
     world.serve()
-    training = world.start("train", str(world.config))
+    training = world.start("train", "--no-container", str(world.config))
     world.wait_for_steps(20, training)
     world.kill_server()
     world.wait_for_steps(world.recorded_steps() + 20, training)  # training goes on meanwhile
@@ -24,7 +24,7 @@ def test_killed_server_comes_back_and_nothing_is_lost(make_world: MakeWorld) -> 
 def test_server_gone_for_good_leaves_a_complete_training_to_sync(make_world: MakeWorld) -> None:
     world = make_world(epochs=6)
     world.serve()
-    training = world.start("train", str(world.config))
+    training = world.start("train", "--no-container", str(world.config))
     world.wait_for_steps(5, training)
     world.kill_server()
     assert training.wait(240) == 3, world.log("train")
@@ -45,7 +45,7 @@ def test_server_gone_for_good_leaves_a_complete_training_to_sync(make_world: Mak
 def test_killed_agent_resumes_and_the_log_tells(make_world: MakeWorld) -> None:
     world = make_world(epochs=30)
     world.serve()
-    training = world.start("train", str(world.config))
+    training = world.start("train", "--no-container", str(world.config))
     world.wait_for_steps(33, training)
     training.send_signal(signal.SIGKILL)
     training.wait()
@@ -56,11 +56,11 @@ def test_killed_agent_resumes_and_the_log_tells(make_world: MakeWorld) -> None:
     assert not report["verified"]
     assert "log-complete" in failed_checks(report)
 
-    again = world.cli("train", str(world.config))
+    again = world.cli("train", "--no-container", str(world.config))
     assert again.returncode == 1
     assert "--resume" in again.stderr
 
-    resumed = world.cli("train", str(world.config), "--resume")
+    resumed = world.cli("train", "--no-container", str(world.config), "--resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "resumed after step" in resumed.stdout
     code, report = world.verify(world.export())
@@ -72,14 +72,14 @@ def test_killed_agent_resumes_and_the_log_tells(make_world: MakeWorld) -> None:
 def test_interrupting_is_a_clean_stop(make_world: MakeWorld) -> None:
     world = make_world(epochs=30)
     world.serve()
-    training = world.start("train", str(world.config))
+    training = world.start("train", "--no-container", str(world.config))
     world.wait_for_steps(10, training)
     training.send_signal(signal.SIGINT)
     assert training.wait(60) == 130
     log = world.log("train")
     assert "--resume" in log
     assert "Traceback" not in log
-    resumed = world.cli("train", str(world.config), "--resume")
+    resumed = world.cli("train", "--no-container", str(world.config), "--resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
 
 
@@ -98,7 +98,7 @@ def test_order_that_says_stop_stops_the_training(make_world: MakeWorld) -> None:
         .replace("epochs = 2000", "epochs = 200")
     )
     world.serve()
-    training = world.start("train", str(world.config))
+    training = world.start("train", "--no-container", str(world.config))
     world.wait_for_steps(5, training)
     world.kill_server()
     assert training.wait(120) == 1, world.log("train")

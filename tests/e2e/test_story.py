@@ -2,8 +2,6 @@
 
 import base64
 import json
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -108,38 +106,7 @@ def test_a_second_training_of_the_same_session_gives_the_same_weights(
     finished: World, tmp_path: Path
 ) -> None:
     """Same grant, same pool, same machine class and threads: the same weights, bit for bit."""
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from auditkit.evidence.canonical import sha256_hex\n"
-        "from developer_agent.environment import make_deterministic\n"
-        "from developer_agent.run_config import parse_run_config, read_toml\n"
-        "from developer_agent.run_folder import RunFolder\n"
-        "from developer_agent.session import load_session\n"
-        "from developer_agent.spool import Spool\n"
-        "from developer_agent.supervision import Supervision\n"
-        "from auditkit.data.pools import open_pool\n"
-        "base = Path(sys.argv[1])\n"
-        "config = parse_run_config(read_toml(base / 'config.toml'), 'config.toml')\n"
-        "make_deterministic(config.training.threads)\n"
-        "pool, test = open_pool(config.pool, base), open_pool(config.test, base)\n"
-        "session = load_session(RunFolder(base / 'run'), config.training, pool, test)\n"
-        "with Spool.open(Path(sys.argv[2])) as spool, Supervision(session, spool) as supervision:\n"
-        "    enhanced = supervision.enhance()\n"
-        "    optimiser = supervision.optimiser()\n"
-        "    for batch in supervision.batches():\n"
-        "        losses = supervision.losses(batch)\n"
-        "        optimiser.zero_grad()\n"
-        "        losses.total.backward()\n"
-        "        optimiser.step()\n"
-        "        supervision.step(batch, losses)\n"
-        "print(sha256_hex(enhanced.weights()))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(finished.folder), str(tmp_path / "again.jsonl")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
     weights = finished.folder / "run" / "model" / "weights.safetensors"
-    assert done.stdout.strip() == sha256(weights.read_bytes()).hexdigest()
+    assert (
+        finished.train_again(tmp_path / "again.jsonl") == sha256(weights.read_bytes()).hexdigest()
+    )

@@ -20,7 +20,8 @@ ORDER = """
 order_id = "digits"
 developer = "Example Lab"
 purpose = "Tests."
-allow_without_container = true
+images = {images}
+allow_without_container = {without_container}
 outage_policy = "{outage_policy}"
 [split]
 external = 0.40
@@ -71,7 +72,13 @@ learning_rate = 0.005
 class World:
     """Everything of one story lives in one folder; commands are run as a user would run them."""
 
-    def __init__(self, folder: Path, epochs: int = 4, outage_policy: str = "continue-late") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        epochs: int = 4,
+        outage_policy: str = "continue-late",
+        images: tuple[str, ...] = (),
+    ) -> None:
         self.folder = folder
         self.home = folder / "auditor"
         self.config = folder / "config.toml"
@@ -80,7 +87,13 @@ class World:
         self.server: subprocess.Popen[bytes] | None = None
         self.cli("init", "--home", str(self.home), "--auditor", "Test Authority").check_returncode()
         order = folder / "order.toml"
-        order.write_text(ORDER.format(outage_policy=outage_policy))
+        order.write_text(
+            ORDER.format(
+                outage_policy=outage_policy,
+                images=json.dumps(images),
+                without_container=json.dumps(not images),
+            )
+        )
         self.cli("order", "create", str(order), "--home", str(self.home)).check_returncode()
         self.config.write_text(CONFIG.format(url=self.url, epochs=epochs))
 
@@ -96,14 +109,21 @@ class World:
     def trust_root(self) -> str:
         return str(self.home / "trust-root.json")
 
-    def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every command of this world sees."""
+        return dict(os.environ)
+
+    def cli(
+        self, *arguments: str, timeout: float = WAIT_SECONDS, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [AUDITKIT, *arguments],
             cwd=self.folder,
-            env={**os.environ, **environment},
+            env={**self.environment, **environment},
             capture_output=True,
             text=True,
-            timeout=WAIT_SECONDS,
+            timeout=timeout,
             check=False,
         )
 
@@ -112,6 +132,7 @@ class World:
         return subprocess.Popen(
             [AUDITKIT, *arguments],
             cwd=self.folder,
+            env=self.environment,
             stdout=log,
             stderr=subprocess.STDOUT,
             # A test run that was itself started in the background ignores Ctrl-C; users do not.
@@ -173,6 +194,18 @@ class World:
         done = self.cli("verify", str(bundle), "--trust-root", self.trust_root, "--json")
         assert done.stdout.startswith("{"), done.stderr
         return done.returncode, json.loads(done.stdout)
+
+    def train_again(self, spool: Path) -> str:
+        """Train in a plain process what was granted before; return the digest of the weights."""
+        program = Path(__file__).parent / "train_again.py"
+        done = subprocess.run(
+            [sys.executable, str(program), str(self.folder), str(spool)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
 
 def failed_checks(report: dict[str, Any]) -> set[str]:

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from auditkit.evidence import archive
 from auditkit.evidence import bundle as bundle_module
-from auditkit.evidence.bundle import Bundle, Lines, read_bundle, write_bundle, write_bundle_to
+from auditkit.evidence.bundle import (
+    Bundle,
+    Continuation,
+    Lines,
+    read_bundle,
+    write_bundle,
+    write_bundle_to,
+)
 from auditkit.evidence.errors import (
     BundleChecksumError,
     BundleContentError,
@@ -35,10 +42,14 @@ BUNDLE = Bundle(
     description=b'{"classes":2}',
     scores=b"\x09" + bytes(8),
     verdicts=(b'{"payload":"first"}', b'{"payload":"second"}'),
+    continuations=(
+        Continuation(b'{"asks":1}', b'{"payload":"one"}'),
+        Continuation(b'{"asks":2}', b'{"payload":"two"}'),
+    ),
 )
 DATA = write_bundle(BUNDLE)
 EARLY = replace(BUNDLE, records=(), checkpoints=(), weights=None, description=None, scores=None)
-EARLY = replace(EARLY, verdicts=())
+EARLY = replace(EARLY, verdicts=(), continuations=())
 
 
 @pytest.mark.parametrize("bundle", [BUNDLE, EARLY], ids=["complete", "before the submission"])
@@ -277,9 +288,17 @@ def test_a_changed_record_is_named():
 
 
 OVERSIZED = {
-    "request": replace(BUNDLE, request=bytes(bundle_module.MAX_DOCUMENT_BYTES + 1)),
+    "request": replace(BUNDLE, request=bytes(bundle_module.MAX_REQUEST_BYTES + 1)),
     "order": replace(BUNDLE, order=bytes(bundle_module.MAX_ENVELOPE_BYTES + 1)),
     "verdict": replace(BUNDLE, verdicts=(bytes(bundle_module.MAX_ENVELOPE_BYTES + 1),)),
+    "continuation request": replace(
+        BUNDLE,
+        continuations=(Continuation(bytes(bundle_module.MAX_REQUEST_BYTES + 1), b"{}"),),
+    ),
+    "continuation": replace(
+        BUNDLE,
+        continuations=(Continuation(b"{}", bytes(bundle_module.MAX_ENVELOPE_BYTES + 1)),),
+    ),
 }
 
 
@@ -290,7 +309,7 @@ def test_a_member_beyond_its_limit_is_not_written(bundle):
 
 
 def test_a_member_beyond_its_limit_is_not_read():
-    contents = members() | {"request.json": bytes(bundle_module.MAX_DOCUMENT_BYTES + 1)}
+    contents = members() | {"request.json": bytes(bundle_module.MAX_REQUEST_BYTES + 1)}
     with pytest.raises(BundleSizeError, match=r"request\.json"):
         read_bundle(archive_of(contents))
 
@@ -338,6 +357,40 @@ def test_too_many_verdicts_are_refused(monkeypatch):
     monkeypatch.setattr(bundle_module, "MAX_VERDICTS", 1)
     with pytest.raises(BundleMemberError, match="at most 1 verdicts"):
         write_bundle(BUNDLE)
+
+
+def test_too_many_continuations_are_refused(monkeypatch):
+    monkeypatch.setattr(bundle_module, "MAX_CONTINUATIONS", 1)
+    with pytest.raises(BundleMemberError, match="at most 1 continuations"):
+        write_bundle(BUNDLE)
+    with pytest.raises(BundleMemberError, match="at most 1 continuations"):
+        read_bundle(DATA)
+
+
+FIRST, SECOND = "continuations/001", "continuations/002"
+BADLY_NUMBERED = {
+    "a request without its answer": ([f"{SECOND}.dsse.json"], {}),
+    "an answer without its request": ([f"{SECOND}.request.json"], {}),
+    "a gap": ([f"{FIRST}.request.json", f"{FIRST}.dsse.json"], {}),
+    "a gap that keeps the number of files": (
+        [f"{SECOND}.request.json", f"{SECOND}.dsse.json"],
+        {"continuations/003.request.json": b"{}", "continuations/003.dsse.json": b"{}"},
+    ),
+    "a number 0": (
+        [],
+        {"continuations/000.request.json": b"{}", "continuations/000.dsse.json": b"{}"},
+    ),
+    "halves of two": ([f"{FIRST}.dsse.json", f"{SECOND}.request.json"], {}),
+    "a fourth digit": ([], {"continuations/0003.dsse.json": b"{}"}),
+    "another file": ([], {"continuations/003.key.pem": b"{}"}),
+}
+
+
+@pytest.mark.parametrize(("without", "more"), BADLY_NUMBERED.values(), ids=BADLY_NUMBERED.keys())
+def test_continuations_are_whole_and_numbered(without, more):
+    kept = {name: data for name, data in members().items() if name not in without}
+    with pytest.raises(BundleMemberError):
+        read_bundle(archive_of(kept | more))
 
 
 NEWLINE_FREE = st.binary(min_size=1, max_size=20).filter(lambda line: b"\n" not in line)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditkit.evidence import policy
+from auditkit.evidence.image_signatures import ImageSignerError
 from schemas import (
     AuditOrder,
     Environment,
@@ -22,9 +23,12 @@ from schemas import (
     TrainingConfig,
     WeightRange,
 )
+from tests.evidence.contained import contained_run, identity, image_key, pem, signed_image
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DIGEST, OTHER_DIGEST = "ab" * 32, "cd" * 32
+IMAGE = identity().config_digest
+KEY, FOREIGN_KEY = image_key("trusted"), image_key("foreign")
 
 
 def order(**changes: Any) -> AuditOrder:
@@ -82,7 +86,8 @@ def test_a_request_that_fits_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("ordered", "requested"),
     [
-        ({"images": (DIGEST,), "allow_without_container": False}, {"image_digest": DIGEST}),
+        ({"images": (IMAGE,), "allow_without_container": False}, {"container": contained_run()}),
+        ({"image_keys": (pem(KEY),)}, {"container": contained_run(signature=signed_image(KEY))}),
         ({"code_digests": (OTHER_DIGEST, DIGEST)}, {}),
         ({"architectures": ("resnet18",)}, {}),
         ({"exposure": ExposurePolicy(most_epochs=2)}, {}),
@@ -90,7 +95,16 @@ def test_a_request_that_fits_is_accepted() -> None:
         ({"most_dropout": 0.0}, {}),
         ({"least_calibration_samples": 250}, {}),
     ],
-    ids=["image", "code", "architecture", "epochs", "weight", "dropout", "calibration"],
+    ids=[
+        "image",
+        "signed image",
+        "code",
+        "architecture",
+        "epochs",
+        "weight",
+        "dropout",
+        "calibration",
+    ],
 )
 def test_what_lies_just_within_an_order_is_accepted(
     ordered: dict[str, Any], requested: dict[str, Any]
@@ -107,12 +121,22 @@ CASES: dict[str, tuple[dict[str, Any], SessionRequest, type[policy.PolicyError]]
     ),
     "image unknown": (
         {"images": (OTHER_DIGEST,)},
-        request(image_digest=DIGEST),
+        request(container=contained_run()),
+        policy.ImageNotAllowedError,
+    ),
+    "image without the signature that would do": (
+        {"image_keys": (pem(KEY),)},
+        request(container=contained_run()),
+        policy.ImageNotAllowedError,
+    ),
+    "signed image where no key is trusted": (
+        {"images": (OTHER_DIGEST,)},
+        request(container=contained_run(signature=signed_image(KEY))),
         policy.ImageNotAllowedError,
     ),
     "image where none is listed": (
         {},
-        request(image_digest=DIGEST),
+        request(container=contained_run()),
         policy.ImageNotAllowedError,
     ),
     "code": ({"code_digests": (OTHER_DIGEST,)}, request(), policy.CodeNotAllowedError),
@@ -209,6 +233,24 @@ def test_each_rule_has_its_error(name: str) -> None:
 def test_every_rule_and_every_error_is_in_the_table() -> None:
     errors = {error for _, _, error in CASES.values()} | {policy.TooManySessionsError}
     assert errors == set(policy.PolicyError.__subclasses__())
+
+
+def test_a_signature_by_another_key_lets_no_image_in() -> None:
+    run = contained_run(signature=signed_image(FOREIGN_KEY))
+    with pytest.raises(ImageSignerError):
+        policy.check_request(order(image_keys=(pem(KEY),)), request(container=run), NOW)
+
+
+def test_a_listed_image_needs_no_signature_and_a_bad_one_does_not_harm_it() -> None:
+    run = contained_run(signature=signed_image(FOREIGN_KEY))
+    listed = order(images=(IMAGE,), image_keys=(pem(KEY),))
+    policy.check_request(listed, request(container=run), NOW)
+
+
+def test_the_list_names_configurations_and_not_manifests() -> None:
+    listed = order(images=(identity().manifest_digest,))
+    with pytest.raises(policy.ImageNotAllowedError):
+        policy.check_image(listed, identity())
 
 
 def test_an_order_has_a_limited_number_of_sessions() -> None:

@@ -1,12 +1,14 @@
 """A realistic session, built from the real schemas, that the tests of the report alter."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from contained_session import IMAGE, container_run
 from scipy import stats
 
-from auditkit.reports import LogSummary, QueriedSample, ReportInput, StepTrace
+from auditkit.reports import FurtherContainer, LogSummary, QueriedSample, ReportInput, StepTrace
 from schemas import (
     AssuranceLevel,
     AuditOrder,
@@ -150,9 +152,9 @@ FINDINGS = (
     finding("session-key", "The session key is certified and not revoked", detail="key 77ab…"),
     finding(
         "image-verified",
-        "The training ran in an allowed container image",
+        "The training ran in locked-down containers of one allowed image",
         "not_checked",
-        "the image digest was not recomputed from the image itself",
+        "the training did not run in a container, as the order allows",
     ),
     finding("checkpoints-cosigned", "The auditor cosigned every checkpoint", detail="812 of 812"),
     finding(
@@ -210,6 +212,36 @@ def verdict(number: int, p_value: float, score: float) -> MembershipVerdict:
 
 
 @pytest.fixture(scope="session")
+def contained_report(session_report: ReportInput) -> ReportInput:
+    """The same session at level L2: in three containers, of which the second wrote nothing."""
+    report = session_report
+    checked = finding(
+        "image-verified",
+        "The training ran in locked-down containers of one allowed image",
+        detail=f"image {IMAGE[:16]}… in 3 containers one after another without network",
+    )
+    findings = tuple(
+        checked if found.check == "image-verified" else found
+        for found in report.verification.findings
+    )
+    return replace(
+        report,
+        order=report.order.model_copy(
+            update={"images": (digest("0"), IMAGE), "allow_without_container": False}
+        ),
+        request=report.request.model_copy(update={"container": container_run()}),
+        start=report.start.model_copy(update={"mode": "container", "image_digest": IMAGE}),
+        verification=report.verification.model_copy(
+            update={"findings": findings, "level": AssuranceLevel.L2}
+        ),
+        continuations=(
+            FurtherContainer(container_run("7"), 610, START + timedelta(minutes=7), None),
+            FurtherContainer(container_run("8"), 610, START + timedelta(minutes=9), 611),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
 def session_report() -> ReportInput:
     """A session at level L1: sealed, with a late upload, a resume and four verdicts."""
     all_scores = scores()
@@ -224,6 +256,7 @@ def session_report() -> ReportInput:
             issued_at=START - timedelta(days=7),
             expires_at=START + timedelta(days=90),
             split=SplitFractions(external=0.3, calibration=0.2, silent=0.05, told_only=0.05),
+            allow_without_container=True,
         ),
         order_digest=digest("1"),
         request=SessionRequest(
@@ -231,7 +264,6 @@ def session_report() -> ReportInput:
             developer="Iris Diagnostics GmbH",
             config=training_config(),
             code_digest=digest("5"),
-            image_digest=digest("6"),
             pool=SampleCommitment(root=digest("7"), size=10_000),
             test=SampleCommitment(root=digest("8"), size=5000),
             session_key=digest("9"),
@@ -286,8 +318,8 @@ def session_report() -> ReportInput:
             time_ms=START_MS,
             grant_digest=digest("3"),
             code_digest=digest("5"),
-            image_digest=digest("6"),
-            mode="container",
+            image_digest=None,
+            mode="process",
             environment=environment(),
         ),
         evaluations=(evaluation(all_scores),),

@@ -1,28 +1,33 @@
 """From a signed bundle to a report: what holds is shown, what does not is named."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
 import pytest
+from contained_session import container_run
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from auditkit.evidence import canonical, dsse, keys, merkle, notes, statements
-from auditkit.evidence.bundle import Bundle
+from auditkit.evidence.bundle import Bundle, Continuation
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.verify import COSIGNER_SUFFIX, verify_bundle
 from auditkit.reports import ScoresFileError, UnreadableBundleError, assemble, render_html
 from auditkit.reports.assemble import read_scores, report_input
 from schemas import (
     CalibrationRecord,
+    ContinuationRecord,
+    ContinuationRequest,
     EvaluationRecord,
     ReceiptRecord,
     ResumeRecord,
     Role,
     SealRecord,
+    SessionContinuation,
     StateRecord,
     StepRecord,
     TrustRoot,
@@ -191,6 +196,67 @@ def test_lost_steps_are_shown_once_and_the_resume_is_kept(assembled):
 
 def test_records_that_came_late_are_counted(assembled, bundle):
     assert assembled().log.late_records == len(bundle.records) - 8
+
+
+@pytest.fixture
+def continued(bundle, auditor, session_report):
+    """The bundle of a session that went on in a fresh container after three records."""
+    request = ContinuationRequest(
+        session_id="ses-4f1c",
+        grant_digest=session_report.grant_digest,
+        container=container_run("7"),
+        session_key="b" * 64,
+        environment=session_report.request.environment,
+        requested_at=session_report.grant.valid_from,
+    )
+    request_bytes = canonical.to_bytes(request)
+    answer = SessionContinuation(
+        session_id="ses-4f1c",
+        number=1,
+        request_digest=sha256_hex(request_bytes),
+        grant_digest=session_report.grant_digest,
+        log_size=3,
+        session_key=request.session_key,
+        granted_at=session_report.grant.valid_from + timedelta(minutes=1),
+    )
+    envelope = signed(
+        statements.CONTINUATION_PREDICATE, "continuation", "ses-4f1c/1", answer, auditor
+    )
+    record = ContinuationRecord(
+        sequence=3,
+        time_ms=session_report.log.first_record_ms,
+        continuation_digest=sha256_hex(dsse.Envelope.from_bytes(envelope).payload),
+    )
+    contained = session_report.request.model_copy(update={"container": container_run()})
+    return {
+        "request": canonical.to_bytes(contained),
+        "continuations": (Continuation(request_bytes, envelope),),
+        "records": [*bundle.records[:3], canonical.to_bytes(record)],
+    }
+
+
+def test_a_further_container_is_shown_with_the_record_that_names_it(assembled, continued):
+    report = assembled(**continued)
+    (further,) = report.continuations
+    assert further.run == container_run("7")
+    assert (further.log_size, further.record) == (3, 3)
+    html = render_html(report)
+    assert "2 containers ran, one after another" in html
+    assert "continuation record, number 3" in html
+
+
+def test_a_further_container_that_the_log_does_not_name_is_shown_so(assembled, continued):
+    report = assembled(**{**continued, "records": continued["records"][:3]})
+    assert report.continuations[0].record is None
+    assert re.search("after 3 records</td>.*>nothing</td>", render_html(report))
+
+
+def test_a_continuation_that_cannot_be_read_is_left_out(assembled, continued):
+    damaged = replace(continued["continuations"][0], request=b"{}")
+    report = assembled(**{**continued, "continuations": (damaged,)})
+    assert report.continuations == ()
+    assert any(remark.startswith("Continuation 1 cannot be read") for remark in report.remarks)
+    render_html(report)
 
 
 def test_scores_that_were_not_committed_draw_nothing(assembled):

@@ -2,69 +2,15 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from report_page import Page, found, page, with_findings
 
-from auditkit.reports import LogSummary, ReportInput, StepTrace, render_html
-from schemas import AssuranceLevel, Finding, VerificationReport
-
-VOID = {"meta", "br", "img", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Parses a page strictly: every element must be closed in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self._open == []
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if self._open and self._open[-1] != "style":
-            self.text += f" {data}"
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def page(report: ReportInput) -> Page:
-    return Page(render_html(report))
-
-
-def with_findings(report: ReportInput, level: AssuranceLevel, *findings: Finding) -> ReportInput:
-    verification = VerificationReport(
-        session_id="ses-4f1c",
-        verified_at=report.verification.verified_at,
-        findings=findings,
-        level=level,
-    )
-    return replace(report, verification=verification)
-
-
-def found(check: str, outcome: str, detail: str = "", error: str | None = None) -> Finding:
-    return Finding(
-        check=check, claim=f"Claim of {check}", outcome=outcome, detail=detail, error=error
-    )
+from auditkit.reports import LogSummary, StepTrace, render_html
+from schemas import AssuranceLevel
 
 
 def test_the_page_names_the_parties_and_the_case(session_report):
@@ -93,9 +39,9 @@ def test_every_finding_is_listed_with_its_outcome_in_words(session_report):
         assert finding.detail in parsed
 
 
-def test_the_standing_limits_are_always_stated(session_report):
+def test_the_standing_limits_are_always_stated(session_report, contained_report):
     best = with_findings(
-        session_report,
+        contained_report,
         AssuranceLevel.L3,
         *(found(check, "passed") for check in ("image-verified", "initial-weights", "replay")),
     )
@@ -105,10 +51,11 @@ def test_the_standing_limits_are_always_stated(session_report):
         assert "a silent member looks like a stranger" in text
         assert "A developer with root on the host can attack the training from outside" in text
     assert "Replay was not performed" in page(session_report).text
-    assert "The container was not verified" in page(session_report).text
+    assert "The training did not run in a container" in page(session_report).text
     best_text = page(best).text
     assert "Replay was not performed" not in best_text
     assert "The container was not verified" not in best_text
+    assert "The training did not run in a container" not in best_text
     assert "All 3 checks passed" in best_text
 
 

@@ -12,6 +12,8 @@ from schemas import (
     AuditOrder,
     CalibrationRecord,
     CohortMetrics,
+    ContinuationRecord,
+    ContinuationRequest,
     Environment,
     EvaluationRecord,
     Finding,
@@ -30,6 +32,7 @@ from schemas import (
     Role,
     SampleCommitment,
     SealRecord,
+    SessionContinuation,
     SessionGrant,
     SessionRequest,
     SplitFractions,
@@ -44,6 +47,7 @@ from schemas import (
 )
 from schemas.base import Schema
 from schemas.wire import OrderSummary, Problem, SessionOpening, SessionStatus
+from tests.evidence.contained import contained_run, image_key, pem, signed_image
 
 ISSUED = datetime(2026, 3, 2, 9, 30, 0, 250_000, tzinfo=UTC)
 TIME_MS = int(ISSUED.timestamp() * 1000)
@@ -97,6 +101,7 @@ DOCUMENTS: tuple[Schema, ...] = (
         architectures=("resnet18",),
         mint_weight=WeightRange(least=0.5, most=2.0),
         images=(FIRST,),
+        image_keys=(pem(image_key("signer")),),
         code_digests=(SECOND,),
     ),
     CONFIG,
@@ -105,7 +110,7 @@ DOCUMENTS: tuple[Schema, ...] = (
         developer="Example Imaging Ltd",
         config=CONFIG,
         code_digest=SECOND,
-        image_digest=THIRD,
+        container=contained_run(signature=signed_image(image_key("signer"))),
         pool=SampleCommitment(root=FIRST, size=1000),
         test=SampleCommitment(root=SECOND, size=100),
         session_key=THIRD,
@@ -124,6 +129,23 @@ DOCUMENTS: tuple[Schema, ...] = (
         session_key=THIRD,
         valid_from=ISSUED,
         valid_until=ISSUED + timedelta(hours=72),
+    ),
+    ContinuationRequest(
+        session_id=SESSION,
+        grant_digest=FIRST,
+        container=contained_run(2),
+        session_key=SECOND,
+        environment=ENVIRONMENT,
+        requested_at=ISSUED,
+    ),
+    SessionContinuation(
+        session_id=SESSION,
+        number=1,
+        request_digest=FIRST,
+        grant_digest=SECOND,
+        log_size=7,
+        session_key=THIRD,
+        granted_at=ISSUED,
     ),
     GrantRecord(
         sequence=0,
@@ -159,6 +181,7 @@ DOCUMENTS: tuple[Schema, ...] = (
         discarded_steps=1,
         environment=ENVIRONMENT,
     ),
+    ContinuationRecord(sequence=4, time_ms=TIME_MS + 4, continuation_digest=FIRST),
     EvaluationRecord(
         sequence=5,
         time_ms=TIME_MS + 5,
@@ -244,6 +267,7 @@ DOCUMENTS: tuple[Schema, ...] = (
         opened_at=ISSUED,
         valid_until=ISSUED + timedelta(hours=72),
         acknowledged_records=7,
+        continuations=1,
         last_cosigned_at=ISSUED,
         step=1,
         epoch=0,

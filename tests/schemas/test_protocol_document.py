@@ -14,9 +14,11 @@ from example_documents import EXAMPLES
 from auditkit.evidence import (
     bundle,
     canonical,
+    containment,
     derivation,
     document_checks,
     dsse,
+    image_signatures,
     merkle,
     notes,
     policy,
@@ -183,6 +185,20 @@ def test_every_rule_of_the_policy_and_of_the_server_is_documented() -> None:
     assert not {error.__name__ for error in errors if f"`{error.__name__}`" not in TEXT}
 
 
+@pytest.mark.parametrize(
+    "base", [containment.ContainmentError, image_signatures.ImageSignatureError]
+)
+def test_every_rule_on_images_and_containers_has_a_row(base: type[EvidenceError]) -> None:
+    section = TEXT.split("\n## 4. ")[1].split("\n## ")[0]
+    assert all(row(error.__name__, section) for error in base.__subclasses__())
+
+
+def test_the_places_inside_a_container_are_documented() -> None:
+    places = {*containment.READ_ONLY_PLACES, containment.SCRATCH, *containment.ENGINE_MOUNTS}
+    cells = row("MountError", TEXT.split("\n## 4. ")[1].split("\n## ")[0])
+    assert not {place for place in places if f"`{place}`" not in "".join(cells)}
+
+
 def test_every_documented_status_is_the_servers() -> None:
     tables = [
         line.split("|") for line in TEXT.splitlines() if re.match(r"\|.*Error`.*\| \d{3} \|", line)
@@ -206,12 +222,16 @@ def test_every_route_is_documented(tmp_path: Path) -> None:
 
 def test_every_member_of_a_bundle_is_documented() -> None:
     assert all(row(member) for member in bundle.MEMBER_LIMITS)
+    numbered = ("continuations/NNN.request.json", "continuations/NNN.dsse.json")
+    assert all(row(member) for member in (*numbered, "verdicts/NNNNNN.dsse.json"))
+    assert f"at most {bundle.MAX_CONTINUATIONS} |" in TEXT
 
 
 def test_predicate_types_are_documented() -> None:
     for predicate in (
         statements.ORDER_PREDICATE,
         statements.GRANT_PREDICATE,
+        statements.CONTINUATION_PREDICATE,
         statements.VERDICT_PREDICATE,
         statements.TRUST_ROOT_PREDICATE,
         statements.STATEMENT_TYPE,

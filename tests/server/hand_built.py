@@ -15,6 +15,7 @@ from schemas import (
     AppendReceipt,
     AppendRequest,
     AuditOrder,
+    ContinuationRecord,
     Environment,
     GrantRecord,
     ModelConfig,
@@ -181,13 +182,18 @@ class HandBuiltAgent:
         common = {**self._common(), "grant_digest": self.grant_digest, **changes}
         self.log(
             GrantRecord(
-                code_digest=DIGEST,
-                image_digest=None,
-                mode="process",
-                environment=ENVIRONMENT,
-                **common,
+                **{
+                    "code_digest": DIGEST,
+                    "image_digest": None,
+                    "mode": "process",
+                    "environment": ENVIRONMENT,
+                    **common,
+                }
             )
         )
+
+    def log_continuation(self, digest: str) -> None:
+        self.log(ContinuationRecord(continuation_digest=digest, **self._common()))
 
     def log_step(self, step: int, **changes: Any) -> None:
         self.log(

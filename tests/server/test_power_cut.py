@@ -1,13 +1,19 @@
 """Whatever the server has committed is never lost, and never doubled."""
 
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
+import closed_container as contained
 import pytest
 import requests
+from hand_built import ENVIRONMENT
 from live import LiveServer
 
+from auditkit.evidence import canonical
 from auditkit.evidence.bundle import read_bundle
+from auditkit.evidence.keys import SigningKey
+from schemas import ContinuationRequest
 
 DYING_SERVER = str(Path(__file__).parent / "dies_before_cosigning.py")
 
@@ -76,3 +82,33 @@ def test_an_agent_that_repeats_itself_outlives_a_kill_at_any_moment(
     assert agent.status()["acknowledged_records"] == acknowledged
     bundle = read_bundle(agent.client.get(f"{agent.path}/bundle").content)
     assert list(bundle.records) == agent.lines[:acknowledged]
+
+
+def test_a_log_is_cosigned_to_its_end_before_it_goes_on_elsewhere(own_server: LiveServer) -> None:
+    own_server.module = (DYING_SERVER,)
+    own_server.start()
+    digest = own_server.add_order("closed", images=(contained.IMAGE,))
+    agent = own_server.open_session("closed", digest, container=contained.run())
+    agent.log_grant(image_digest=contained.IMAGE, mode="container")
+    flush = agent.flush(0)
+    with pytest.raises(requests.ConnectionError):
+        agent.send(flush)
+    assert own_server.process.wait(timeout=30) < 0
+
+    own_server.module = ("-m", "auditor_server")
+    own_server.start()
+    agent.client = own_server.client("developer")
+    request = ContinuationRequest(
+        session_id=agent.grant.session_id,
+        grant_digest=agent.grant_digest,
+        container=contained.run(),
+        session_key=SigningKey.generate().public.hex,
+        environment=ENVIRONMENT,
+        requested_at=datetime.now(UTC),
+    )
+    path = f"{agent.path}/continuations"
+    answer = agent.client.post(path, data=canonical.to_bytes(request))
+    assert answer.status_code == 201
+    assert agent.status()["last_cosigned_at"] is not None
+    bundle = read_bundle(agent.client.get(f"{agent.path}/bundle").content)
+    assert bundle.checkpoints == (agent.sent(flush).checkpoint.encode(),)

@@ -1,0 +1,99 @@
+"""What one sees while an image is built, and where its files are prepared."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Self
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+CACHE_VARIABLE = "XDG_CACHE_HOME"
+CACHE_FOLDER = "auditkit"
+PREFIX = "image-"
+
+WorkOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        help="Folder for large temporary files. Default: auditkit's own in your cache folder.",
+    ),
+]
+
+
+class BuildProgress:
+    """Implements `containers.progress.Progress`: a bar for each phase; a line without terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._phase: str | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, phase: str, done: int = 0, total: int = 0) -> None:
+        """Show how far a phase is; a new one replaces the one before."""
+        if phase != self._phase:
+            if self._phase is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(phase, total=None)
+            self._phase = phase
+            if not self._console.is_terminal:
+                self._console.print(phase, soft_wrap=True)
+        self._progress.update(self._task, completed=done, total=total or None)
+
+
+@contextmanager
+def work_place(chosen: Path | None, *, keep: bool = False) -> Iterator[Path]:
+    """Give a new folder for large temporary files, removed in the end unless it is to be kept.
+
+    Args:
+        chosen: the folder to make it in; None for the user's cache.
+        keep: whether to leave it there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if chosen is None:
+        cache = os.environ.get(CACHE_VARIABLE)
+        chosen = (Path(cache) if cache else Path.home() / ".cache") / CACHE_FOLDER
+    chosen.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=chosen)).resolve()
+    try:
+        yield place
+    finally:
+        if not keep:
+            shutil.rmtree(place)

@@ -1,0 +1,99 @@
+"""The developer's part of an image: training code, and the data where they are to be closed in."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from containers.derive import configuration_of, derive
+from containers.errors import DocumentFormatError, MissingSourceError, UnsafeSourceError
+from containers.identity import inspect_image, see_nothing
+from containers.progress import Progress, silent
+from containers.recipe import Label
+from containers.tar_writer import Member
+from containers.tree import from_file, from_folder, layer
+from schemas import ImageIdentity
+
+CODE_IN_IMAGE = "opt/run/code"
+DATA_IN_IMAGE = "opt/run/data"
+LABEL = "dev.auditkit.package"
+"""Says, as JSON, which source files and which data an image contains: `{"code": [], "data": []}`.
+"""
+
+
+class _Label(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    code: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+
+
+def package(
+    trainer: Path,
+    output: Path,
+    *,
+    root: Path,
+    code: Sequence[str] = (),
+    data: Mapping[str, Path] | None = None,
+    progress: Progress = silent,
+) -> ImageIdentity:
+    """Add the developer's files to the trainer's image as one layer.
+
+    Args:
+        trainer: the saved image of the trainer.
+        output: the archive to write.
+        root: the folder that holds all of the code.
+        code: source files, by their paths below the root.
+        data: files or folders, by what they are called in the image (`pool`, `test`).
+        progress: is told how many bytes are written.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        MissingSourceError: a file or folder is not there.
+        UnsafeSourceError: a source file lies outside the root, or a link leads out of its folder.
+        ContainerError: the trainer's image does not hold, or a file changed on the way.
+    """
+    data = data or {}
+    members = layer([*_code(root, code), *_data(data)])
+    label = _Label(code=tuple(sorted(code)), data=tuple(sorted(data))).model_dump_json()
+    layers = [members] if members else []
+    return derive(trainer, output, layers, [Label(LABEL, label)], progress)
+
+
+def packaged_data(archive: Path) -> tuple[str, ...]:
+    """Return which data an image says that it contains.
+
+    Raises:
+        OSError: the archive cannot be read.
+        ContainerError: it does not hold, or says so in an unreadable way.
+    """
+    labels = configuration_of(inspect_image(archive, see_nothing).config).settings.get("Labels")
+    try:
+        return _Label.model_validate_json((labels or {}).get(LABEL, "{}")).data
+    except ValidationError as error:
+        raise DocumentFormatError(
+            f"the label {LABEL} of {archive} is not what `auditkit package` writes"
+        ) from error
+
+
+def _code(root: Path, names: Sequence[str]) -> Iterator[Member]:
+    for name in names:
+        path = root / name
+        if not path.is_file():
+            raise MissingSourceError(f"expected the source file {path}, found none")
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise UnsafeSourceError(
+                f"the source file {path} leads out of {root}; put the file itself there"
+            )
+        yield from_file(path, f"{CODE_IN_IMAGE}/{name}")
+
+
+def _data(data: Mapping[str, Path]) -> Iterator[Member]:
+    for name, path in data.items():
+        if not path.exists():
+            raise MissingSourceError(f"expected data for {name!r} at {path}, found nothing")
+        place = f"{DATA_IN_IMAGE}/{name}"
+        if path.is_dir():
+            yield from from_folder(path.resolve(), place)
+        else:
+            yield from_file(path, place)

@@ -1,0 +1,326 @@
+"""From a configuration to a training in a closed container, watched from the host.
+
+One launch, in this order; each step is refused with its own error, and nothing runs before all of
+those in front of it have passed:
+
+1. the archive's identity is recomputed from its bytes and compared with the order;
+2. the engine gets the image, and what it then has on disk is hashed again: an engine's own name for
+   an image proves nothing about its files;
+3. the container is created by that identity, never by a name, and started;
+4. what the engine says of the started container is checked against the rules of containment;
+5. only then does the agent inside get its configuration, through the relay's socket. It looks at
+   itself, and both views go into the request that the auditor's server judges.
+"""
+
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from queue import SimpleQueue
+from typing import BinaryIO, Protocol
+
+from auditkit.evidence import containment, dsse, policy, statements, trust
+from containers.container import Container
+from containers.engine import Engine, EngineFacts
+from containers.engine_errors import EngineError
+from containers.identity import InspectedImage, inspect_image
+from containers.lockdown import Lockdown
+from developer_agent.contained_config import ContainedConfig, contained_config
+from developer_agent.errors import AgentError
+from developer_agent.image_signature_file import read_image_signature
+from developer_agent.launch_document import LaunchDocument
+from developer_agent.relay import Relay
+from developer_agent.run_config import ContainerConfig
+from developer_agent.run_folder import RunFolder
+from developer_agent.session import read_grant
+from developer_agent.supervised_run import Run, RunExistsError
+from schemas import AuditOrder, ContainerDescription, ImageSignature
+
+RUN_LABEL = "dev.auditkit.run"
+# Who the training is inside when root launches it; anybody else stays who they are.
+AGENT_USER = (10001, 10001)
+MOST_PROCESSES = 512  # the libraries' threads count as processes
+GIB = 2**30
+
+
+class NoImageError(AgentError):
+    """The configuration names no container image."""
+
+
+class LaunchDisplay(Protocol):
+    """What the launcher tells whoever watches."""
+
+    def identifying(self, archive: Path) -> None:
+        """The archive is being hashed."""
+
+    def loading(self, done: int, total: int) -> None:
+        """The engine is taking the image in; bytes."""
+
+    def checking(self, done: int, total: int) -> None:
+        """What the engine has on disk is being hashed; bytes."""
+
+    def removed(self, container_id: str) -> None:
+        """A container that an earlier launch of this run left behind was removed."""
+
+    def started(self, engine: EngineFacts, description: ContainerDescription) -> None:
+        """The container runs, and is as locked down as it must be."""
+
+    def stopping(self) -> None:
+        """The training was asked to stop."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch: what to train, and how its output is shown."""
+
+    run: Run
+    config_path: str
+    """As the user typed it, for messages."""
+    resume: bool = False
+    as_json: bool = False
+    terminal: tuple[int, int] | None = None
+    """Rows and columns of the terminal; None when output goes to a file or a pipe."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An image that the order allows and the engine has, and how to run it."""
+
+    launch: Launch
+    settings: ContainerConfig
+    image: InspectedImage
+    signature: ImageSignature | None
+    contained: ContainedConfig
+    engine: Engine
+    image_id: str
+    folder: RunFolder
+
+
+def train_in_container(
+    launch: Launch, display: LaunchDisplay, stdout: BinaryIO, stderr: BinaryIO
+) -> int:
+    """Train in a container and return its exit code, that of `auditkit train`.
+
+    SIGINT and SIGTERM stop the training cleanly; a second one kills the container. Whatever ends
+    it, the run can be resumed from what the auditor has acknowledged.
+
+    Raises:
+        NoImageError, RunExistsError, RunLockedError: see the messages.
+        ContainerError: the archive is no image, or the engine cannot run it.
+        PolicyError: the order does not allow the image.
+        ContainmentError: the container is not as locked down as it must be; it was killed.
+        ServerError, EvidenceError: the order could not be fetched, or is not the auditor's.
+    """
+    prepared = _prepare(launch, display)
+    folder, run = prepared.folder, launch.run
+    with folder.launch_lock(), _private_folder() as private:
+        _remove_leftovers(prepared.engine, folder, display)
+        user = _hand_over(folder.path, rootless=prepared.engine.facts().rootless)
+        with (
+            Relay(
+                private,
+                server_url=run.config.server.url,
+                token=run.token or "",  # the server says what is wrong with that
+                order_id=run.config.server.order,
+                session_id=read_grant(folder).session_id if folder.grant.exists() else None,
+            ) as relay,
+            _container(prepared, _lockdown(prepared, relay, user)) as container,
+        ):
+            return _watch(prepared, container, relay, display, stdout, stderr)
+
+
+def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
+    run = launch.run
+    settings = run.config.container
+    if settings is None:
+        raise NoImageError(
+            f"{launch.config_path} names no container image; make one with `auditkit package "
+            f"{launch.config_path}` and name it as container.image, or try things out with "
+            "`--no-container`, which never gets past assurance level L1"
+        )
+    if RunFolder(run.folder_path).grant.exists() and not launch.resume:
+        raise RunExistsError(
+            f"{run.folder_path} holds a run already; add --resume to go on with it, or choose "
+            "another output folder"
+        )
+    archive = run.base / settings.image
+    display.identifying(archive)
+    image = inspect_image(archive)
+    signature = (
+        read_image_signature(run.base / settings.signature, image.manifest)
+        if settings.signature
+        else None
+    )
+    policy.check_image(_order(run), image.identity, signature)
+    contained = contained_config(run.config, run.base, image.config.decode())
+    engine = Engine.connect()
+    return _Prepared(
+        launch=launch,
+        settings=settings,
+        image=image,
+        signature=signature,
+        contained=contained,
+        engine=engine,
+        image_id=_bring_in(engine, archive, image, display),
+        folder=RunFolder.create(run.folder_path),
+    )
+
+
+def _order(run: Run) -> AuditOrder:
+    """Return the order, from the run folder when the session is open, else from the server."""
+    root = trust.open_trust_root(run.trust_root_bytes(), datetime.now(UTC))
+    folder = RunFolder(run.folder_path)
+    if folder.grant.exists():
+        data = folder.order.read()
+    else:
+        with run.client() as client:
+            data = client.order(run.config.server.order)
+    return trust.verify_statement(
+        root, "order", dsse.Envelope.from_bytes(data), statements.ORDER_PREDICATE, AuditOrder
+    )
+
+
+def _bring_in(engine: Engine, archive: Path, image: InspectedImage, display: LaunchDisplay) -> str:
+    """Have the engine load the image unless it has it; verify what it has; return its name."""
+    image_id = engine.find_image(image.identity)
+    if image_id is None:
+        image_id = engine.load(archive, image.identity, display.loading)
+    engine.check_stored(image_id, image.identity, display.checking)
+    return image_id
+
+
+def _label(folder: RunFolder) -> dict[str, str]:
+    return {RUN_LABEL: sha256(bytes(folder.path.resolve())).hexdigest()}
+
+
+def _remove_leftovers(engine: Engine, folder: RunFolder, display: LaunchDisplay) -> None:
+    """Remove containers whose launcher was killed; the launch lock says that none is alive."""
+    for container in engine.containers(_label(folder)):
+        container.remove()
+        display.removed(container.id)
+
+
+@contextlib.contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Make a folder that only we can enter; its path is short, as a socket's must be."""
+    with tempfile.TemporaryDirectory(prefix="auditkit-") as path:
+        yield Path(path)
+
+
+def _hand_over(folder: Path, *, rootless: bool) -> tuple[int, int]:
+    """Return who the agent inside is, and see to it that the run folder is theirs."""
+    if rootless:
+        return (0, 0)  # which is the developer, outside
+    if os.getuid() != 0:
+        return (os.getuid(), os.getgid())
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, *AGENT_USER, follow_symlinks=False)
+    return AGENT_USER
+
+
+def _lockdown(prepared: _Prepared, relay: Relay, user: tuple[int, int]) -> Lockdown:
+    settings, binds = prepared.settings, prepared.contained.binds
+    return Lockdown(
+        relay_folder=relay.socket_folder,
+        output=prepared.folder.path.resolve(),
+        pool=binds.get("pool"),
+        test=binds.get("test"),
+        user=user,
+        memory_bytes=int(settings.memory_gib * GIB),
+        cpus=settings.cpus or float(os.cpu_count() or 1),
+        most_processes=MOST_PROCESSES,
+        gpus=tuple(settings.gpus.split(",")) if settings.gpus else (),
+        terminal=prepared.launch.terminal,
+        labels=_label(prepared.folder),
+    )
+
+
+@contextlib.contextmanager
+def _container(prepared: _Prepared, lockdown: Lockdown) -> Iterator[Container]:
+    """Create a container; whatever happens, nothing of it is left running."""
+    container = prepared.engine.create(prepared.image_id, lockdown)
+    try:
+        yield container
+    finally:
+        with contextlib.suppress(EngineError):  # an engine that is gone has said so already
+            container.remove()
+
+
+def _watch(
+    prepared: _Prepared,
+    container: Container,
+    relay: Relay,
+    display: LaunchDisplay,
+    stdout: BinaryIO,
+    stderr: BinaryIO,
+) -> int:
+    """Start a container, check it, give it its task, and see it through to its end."""
+    image = prepared.image
+    events: SimpleQueue[int | BaseException | None] = SimpleQueue()
+    with _stop_signals(events):
+        container.start()
+        description = container.describe()
+        containment.check_description(image.identity, image.config.decode(), description)
+        display.started(prepared.engine.facts(), description)
+        copying = threading.Thread(
+            target=container.forward_output, args=(stdout, stderr), daemon=True
+        )
+        copying.start()
+        threading.Thread(target=_await_end, args=(container, events), daemon=True).start()
+        relay.publish(_document(prepared, description))
+        interrupted = False
+        while True:
+            event = events.get()
+            if isinstance(event, BaseException):
+                raise event
+            if event is not None:
+                copying.join()
+                return event
+            display.stopping()
+            if interrupted:
+                container.kill()
+            else:
+                container.interrupt()
+            interrupted = True
+
+
+def _document(prepared: _Prepared, description: ContainerDescription) -> LaunchDocument:
+    launch = prepared.launch
+    return LaunchDocument(
+        image=prepared.image.identity,
+        image_config=prepared.image.config.decode(),
+        signature=prepared.signature,
+        description=description,
+        run=prepared.contained.config,
+        trust_root=launch.run.trust_root_bytes().decode(),
+        config_path=launch.config_path,
+        resume=launch.resume,
+        json_output=launch.as_json,
+    )
+
+
+def _await_end(container: Container, events: "SimpleQueue[int | BaseException | None]") -> None:
+    try:
+        events.put(container.wait())
+    except EngineError as error:
+        events.put(error)
+
+
+@contextlib.contextmanager
+def _stop_signals(events: "SimpleQueue[int | BaseException | None]") -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into events; a SimpleQueue may be filled from a signal's handler."""
+    before = {
+        number: signal.signal(number, lambda *_: events.put(None))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""A session is opened for one particular, locked-down container, or not at all."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import closed_container as contained
+import pytest
+import requests
+from hand_built import is_problem, make_request, opening
+from live import LiveServer
+
+from auditkit.evidence.keys import SigningKey
+from schemas import ContainerRun
+
+ORDER_ID = "closed"
+
+
+@pytest.fixture(scope="module")
+def closed_order(live_server: LiveServer) -> str:
+    """An order for one image, which allows no run outside a container."""
+    return live_server.add_order(ORDER_ID, images=(contained.IMAGE,), allow_without_container=False)
+
+
+def ask(
+    server: LiveServer, digest: str, container: ContainerRun | None, order_id: str = ORDER_ID
+) -> requests.Response:
+    request = make_request(digest, SigningKey.generate(), container=container)
+    return server.client("developer").post("/sessions", json=opening(order_id, request))
+
+
+def described(**changes: Any) -> ContainerRun:
+    return contained.run(description=contained.description(**changes))
+
+
+def seen(**changes: Any) -> ContainerRun:
+    return contained.run(inside=contained.inside(**changes))
+
+
+def mounts_and(destination: str, *, read_only: bool) -> dict[str, Any]:
+    mounts = contained.description().mounts
+    return {"mounts": (*mounts, contained.bind(destination, read_only=read_only))}
+
+
+def test_the_ordered_image_in_a_locked_down_container_is_let_in(
+    live_server: LiveServer, closed_order: str
+) -> None:
+    response = ask(live_server, closed_order, contained.run())
+    assert response.status_code == 201, response.text
+
+
+def test_data_may_be_mounted_read_only(live_server: LiveServer, closed_order: str) -> None:
+    run = described(**mounts_and("/data/pool", read_only=True))
+    assert ask(live_server, closed_order, run).status_code == 201
+
+
+def test_an_order_for_containers_is_for_containers_only(
+    live_server: LiveServer, closed_order: str
+) -> None:
+    assert is_problem(ask(live_server, closed_order, None), 422, "ContainerRequiredError")
+
+
+def forbidden_runs() -> Iterator[Any]:
+    for name, run, error in (
+        ("writable root", described(read_only_root=False), "WritableRootError"),
+        ("added capability", described(capabilities_added=("SYS_ADMIN",)), "CapabilityError"),
+        ("capability inside", seen(effective_capabilities="0" * 15 + "1"), "CapabilityError"),
+        ("host network", described(network_mode="host"), "NetworkError"),
+        ("network inside", seen(network_interfaces=("lo", "eth0")), "NetworkError"),
+        ("extra mount", described(**mounts_and("/etc", read_only=True)), "MountError"),
+        ("writable data", described(**mounts_and("/data/pool", read_only=False)), "MountError"),
+        ("entry point", described(entrypoint=("sh",)), "EntryPointError"),
+        ("command", described(command=("--steal",)), "EntryPointError"),
+        (
+            "environment",
+            described(environment=("PYTHONPATH=/output",)),
+            "EnvironmentVariablesError",
+        ),
+        ("privileged", described(privileged=True), "PrivilegedError"),
+        ("another image runs", described(image_id="77" * 32), "ContainerImageError"),
+        ("no limits", described(memory_bytes=0), "ResourceLimitError"),
+        ("swapped container", seen(hostname="0123456789ab"), "SwappedContainerError"),
+        (
+            "configuration of another image",
+            contained.run(image_config=contained.OTHER_CONFIG_TEXT),
+            "ImageConfigMismatchError",
+        ),
+    ):
+        yield pytest.param(run, error, id=name)
+
+
+@pytest.mark.parametrize(("run", "error"), list(forbidden_runs()))
+def test_a_container_that_is_not_locked_down_is_refused(
+    live_server: LiveServer, closed_order: str, run: ContainerRun, error: str
+) -> None:
+    assert is_problem(ask(live_server, closed_order, run), 422, error)
+
+
+def test_an_image_that_nobody_allowed_is_refused(
+    live_server: LiveServer, closed_order: str
+) -> None:
+    response = ask(live_server, closed_order, contained.run_of_other_image())
+    assert is_problem(response, 422, "ImageNotAllowedError")
+
+
+def test_an_image_signed_by_a_listed_key_is_let_in_and_by_another_refused(
+    live_server: LiveServer,
+) -> None:
+    trusted, stranger = contained.new_image_key(), contained.new_image_key()
+    digest = live_server.add_order(
+        "signed-images",
+        images=(),
+        image_keys=(contained.public_pem(trusted),),
+        allow_without_container=False,
+    )
+
+    def ask_with(**changes: Any) -> requests.Response:
+        return ask(live_server, digest, contained.run(**changes), "signed-images")
+
+    assert ask_with(signature=contained.sign_image(trusted)).status_code == 201
+    refused = ask_with(signature=contained.sign_image(stranger))
+    assert is_problem(refused, 422, "ImageSignerError")
+    other_image = ask_with(signature=contained.sign_image(trusted, contained.OTHER_IMAGE))
+    assert is_problem(other_image, 422, "SignedConfigError")
+    assert is_problem(ask_with(), 422, "ImageNotAllowedError")

@@ -1,7 +1,8 @@
 """The container engine on this machine: Docker, or another one with Docker's interface.
 
 An engine is asked to do things and never believed about an image: which image it is, is recomputed
-from its bytes (`containers.identity`, `containers.stored`).
+from its bytes (`containers.identity`), and what a container of it sees is read from the container
+itself (`containers.exported`).
 """
 
 import os
@@ -35,12 +36,9 @@ from containers.engine_errors import (
     ImageLoadError,
     RemoteEngineError,
     RootlessLimitsError,
-    StoredImageError,
 )
-from containers.errors import ContainerError
 from containers.inspection import Answer, read_answer
 from containers.lockdown import CDI_GPU, GPU_ADVICE, GpuSupport, Lockdown
-from containers.stored import check_saved
 from schemas import ImageIdentity
 
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
@@ -245,7 +243,7 @@ class Engine:
         """Return the engine's ID of an image, `sha256:…`, or None when it does not have it.
 
         The classic store names an image by its configuration, containerd's by its manifest. That
-        there is an image of this name says nothing about its files: see `check_stored`.
+        there is an image of this name says nothing about its files: see `Container.check_files`.
 
         Raises:
             EngineError: the engine does not answer as it should.
@@ -290,39 +288,6 @@ class Engine:
                 f"now; {LOAD_ADVICE}"
             )
         return image_id
-
-    def check_stored(
-        self, image_id: str, identity: ImageIdentity, on_progress: Progress = report_nothing
-    ) -> None:
-        """Check that what the engine has on disk under an ID is this image, byte for byte.
-
-        The ID proves nothing: a file that is edited in the engine's folder leaves it as it is. So
-        the engine has to hand out all of the image, and every byte is hashed on its way.
-
-        Args:
-            image_id: from `find_image`.
-            identity: of the archive that the image was loaded from.
-            on_progress: is told the bytes that came, and about how many there will be.
-
-        Raises:
-            StoredImageError: it is another image, was changed, or cannot be saved.
-            EngineLostError: the connection broke off.
-        """
-        advice = f"remove it with `docker image rm --force {image_id}`, and load it again"
-        image = self._image(image_id)
-        if image is None:
-            raise StoredImageError(f"the engine has no image {image_id}; load it first")
-        try:
-            with engine_call("save the image"):
-                pieces = self._transfers.api.get_image(image_id, chunk_size=PIECE_BYTES)
-                check_saved(counted(pieces, image.size, on_progress), identity)
-        except EngineLostError:
-            raise
-        except ContainerError as error:
-            raise StoredImageError(
-                f"what the engine has on disk as {image_id} is not the image that was identified: "
-                f"{error}. Someone or something has changed it: {advice}"
-            ) from error
 
     def create(self, image_id: str, lockdown: Lockdown) -> Container:
         """Make a locked-down container, not yet started.

@@ -78,7 +78,7 @@ def inspect_image(
                 f"expected at most {limits.layers} layers, found {len(diff_ids)}"
             )
         for layout in layouts:
-            check_layout(layout, first, len(diff_ids))
+            _check_layout(layout, first, len(diff_ids))
         sizes = _read_layers(archive, layouts, diff_ids, visit_layer, limits)
         manifest = first.manifest or derived_manifest(
             first.config, tuple(zip(diff_ids, sizes, strict=True))
@@ -93,7 +93,7 @@ def inspect_image(
     return InspectedImage(identity, first.config, manifest)
 
 
-def check_layout(layout: Layout, first: Layout, count: int) -> None:
+def _check_layout(layout: Layout, first: Layout, count: int) -> None:
     """Check that a layout describes the same image as the first one, with this many layers.
 
     Raises:
@@ -135,13 +135,13 @@ def _read_layers(
                 budget=budget,
             )
             visit(what, stream)
-            size = check_layer(stream.finish(), blob, diff_id, what)
+            size = _check_layer(stream.finish(), blob, diff_id, what)
             visit = see_nothing  # the same bytes by the other layout
         sizes.append(size)
     return sizes
 
 
-def check_layer(found: LayerDigests, blob: Blob, diff_id: str, what: str) -> int:
+def _check_layer(found: LayerDigests, blob: Blob, diff_id: str, what: str) -> int:
     """Check a layer as it is stored and as it is uncompressed, and return its size in bytes.
 
     Raises:

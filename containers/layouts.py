@@ -5,9 +5,9 @@ Every document is verified against the digest that names it, if one does, before
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
 
 from auditkit.evidence import canonical
+from containers.archive import Archive
 from containers.documents import (
     DOCKER_CONFIG,
     INDEXES,
@@ -41,16 +41,6 @@ ATTESTATION_LAYER = "application/vnd.in-toto+json"
 
 # `<digest>.json`, as Docker names configurations, and `blobs/sha256/<digest>`.
 NAMED_BY_DIGEST = re.compile(r"(?:blobs/sha256/([0-9a-f]{64})|([0-9a-f]{64})\.json)")
-
-
-class Documents(Protocol):
-    """The small documents of an archive by name."""
-
-    def __contains__(self, name: str, /) -> bool:
-        """Tell whether there is a file of that name."""
-
-    def document(self, name: str, /) -> bytes:
-        """Return the bytes of a document."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +85,7 @@ class Layout:
         return canonical.sha256_hex(self.config)
 
 
-def find_layouts(archive: Documents) -> tuple[Layout, ...]:
+def find_layouts(archive: Archive) -> tuple[Layout, ...]:
     """Return the image by each layout that the archive has, the OCI layout first.
 
     Raises:
@@ -121,7 +111,7 @@ def find_layouts(archive: Documents) -> tuple[Layout, ...]:
     return tuple(layouts)
 
 
-def _docker_layout(archive: Documents) -> Layout:
+def _docker_layout(archive: Archive) -> Layout:
     images = parse(archive.document(DOCKER_MEMBER), list[DockerImage], DOCKER_MEMBER)
     if not images:
         raise NoImageError(f"{DOCKER_MEMBER!r} lists no image; save the image again")
@@ -142,7 +132,7 @@ def _docker_blob(member: str) -> Blob:
     return Blob(member, (named[1] or named[2]) if named else None)
 
 
-def _oci_layout(archive: Documents) -> Layout:
+def _oci_layout(archive: Archive) -> Layout:
     parse(archive.document(OCI_MARKER_MEMBER), LayoutMarker, OCI_MARKER_MEMBER)
     descriptor = _only_image(archive)
     manifest = _manifest(archive, descriptor)
@@ -159,7 +149,7 @@ def _oci_layout(archive: Documents) -> Layout:
     )
 
 
-def _only_image(archive: Documents) -> Descriptor:
+def _only_image(archive: Archive) -> Descriptor:
     listed = _listed_manifests(archive)
     # An engine that saves one platform of several keeps the whole index, and the blobs of one.
     present = [descriptor for descriptor in listed if descriptor.member in archive]
@@ -173,7 +163,7 @@ def _only_image(archive: Documents) -> Descriptor:
     raise NoImageError(f"{OCI_INDEX_MEMBER!r} lists no image; save the image again")
 
 
-def _listed_manifests(archive: Documents) -> list[Descriptor]:
+def _listed_manifests(archive: Archive) -> list[Descriptor]:
     """Return every manifest in the index and in those nested in it, each once."""
     found: dict[str, Descriptor] = {}
     seen: set[str] = set()
@@ -197,7 +187,7 @@ def _listed_manifests(archive: Documents) -> list[Descriptor]:
     raise DocumentFormatError(f"expected indexes nested at most {MAX_INDEX_DEPTH} deep, found more")
 
 
-def _is_attestation(archive: Documents, descriptor: Descriptor) -> bool:
+def _is_attestation(archive: Archive, descriptor: Descriptor) -> bool:
     """Tell whether this is a build attestation, which builders file beside the image.
 
     The annotation alone is only a claim; that no layer is a file system makes it nothing to run.
@@ -209,13 +199,13 @@ def _is_attestation(archive: Documents, descriptor: Descriptor) -> bool:
     return bool(layers) and all(layer.media_type == ATTESTATION_LAYER for layer in layers)
 
 
-def _index(archive: Documents, descriptor: Descriptor) -> Index:
+def _index(archive: Archive, descriptor: Descriptor) -> Index:
     index = parse(_read(archive, _oci_blob(descriptor)), Index, descriptor.member)
     _check_media_type(descriptor, index.media_type)
     return index
 
 
-def _manifest(archive: Documents, descriptor: Descriptor) -> Manifest:
+def _manifest(archive: Archive, descriptor: Descriptor) -> Manifest:
     manifest = parse(_read(archive, _oci_blob(descriptor)), Manifest, descriptor.member)
     _check_media_type(descriptor, manifest.media_type)
     return manifest
@@ -233,7 +223,7 @@ def _oci_blob(descriptor: Descriptor) -> Blob:
     return Blob(descriptor.member, descriptor.hex_digest, descriptor.size)
 
 
-def _read(archive: Documents, blob: Blob) -> bytes:
+def _read(archive: Archive, blob: Blob) -> bytes:
     data = archive.document(blob.member)
     blob.check(canonical.sha256_hex(data), len(data))
     return data

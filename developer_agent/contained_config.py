@@ -1,4 +1,4 @@
-"""The configuration as the agent inside a container sees it: the same run, at the container's places.
+"""The configuration as the agent in a container sees it: the same run, at the container's places.
 
 Pure: paths in, paths out. What a path of the developer's machine is called inside is decided here
 and nowhere else.

@@ -4,10 +4,11 @@ One launch, in this order; each step is refused with its own error, and nothing 
 those in front of it have passed:
 
 1. the archive's identity is recomputed from its bytes and compared with the order;
-2. the engine gets the image, and what it then has on disk is hashed again: an engine's own name for
-   an image proves nothing about its files;
-3. the container is created by that identity, never by a name, and started;
-4. what the engine says of the started container is checked against the rules of containment;
+2. the engine gets the image, and a container is created by that identity, never by a name;
+3. the files that the container will see are compared with those of the archive, one by one: an
+   engine's name for an image proves nothing about what lies on its disk;
+4. the container is started, and what the engine says of it is checked against the rules of
+   containment;
 5. only then does the agent inside get its configuration, through the relay's socket. It looks at
    itself, and both views go into the request that the auditor's server judges.
 """
@@ -17,7 +18,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -29,7 +30,9 @@ from auditkit.evidence import containment, dsse, policy, statements, trust
 from containers.container import Container
 from containers.engine import Engine, EngineFacts
 from containers.engine_errors import EngineError
+from containers.filesystem import FileState, FileSystem
 from containers.identity import InspectedImage, inspect_image
+from containers.limits import DEFAULT_LIMITS
 from containers.lockdown import Lockdown
 from developer_agent.contained_config import ContainedConfig, contained_config
 from developer_agent.errors import AgentError
@@ -63,7 +66,7 @@ class LaunchDisplay(Protocol):
         """The engine is taking the image in; bytes."""
 
     def checking(self, done: int, total: int) -> None:
-        """What the engine has on disk is being hashed; bytes."""
+        """The files of the container are being compared with the image's; bytes."""
 
     def removed(self, container_id: str) -> None:
         """A container that an earlier launch of this run left behind was removed."""
@@ -95,6 +98,7 @@ class _Prepared:
     launch: Launch
     settings: ContainerConfig
     image: InspectedImage
+    files: Mapping[str, FileState]
     signature: ImageSignature | None
     contained: ContainedConfig
     engine: Engine
@@ -132,7 +136,7 @@ def train_in_container(
             ) as relay,
             _container(prepared, _lockdown(prepared, relay, user)) as container,
         ):
-            return _watch(prepared, container, relay, display, stdout, stderr)
+            return _watch(prepared, container, relay, display=display, stdout=stdout, stderr=stderr)
 
 
 def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
@@ -151,7 +155,8 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
         )
     archive = run.base / settings.image
     display.identifying(archive)
-    image = inspect_image(archive)
+    files = FileSystem(DEFAULT_LIMITS.files)
+    image = inspect_image(archive, files.apply)
     signature = (
         read_image_signature(run.base / settings.signature, image.manifest)
         if settings.signature
@@ -164,6 +169,7 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
         launch=launch,
         settings=settings,
         image=image,
+        files=dict(files.files()),
         signature=signature,
         contained=contained,
         engine=engine,
@@ -187,12 +193,10 @@ def _order(run: Run) -> AuditOrder:
 
 
 def _bring_in(engine: Engine, archive: Path, image: InspectedImage, display: LaunchDisplay) -> str:
-    """Have the engine load the image unless it has it; verify what it has; return its name."""
-    image_id = engine.find_image(image.identity)
-    if image_id is None:
-        image_id = engine.load(archive, image.identity, display.loading)
-    engine.check_stored(image_id, image.identity, display.checking)
-    return image_id
+    """Have the engine load the image unless it has it; return its name there."""
+    return engine.find_image(image.identity) or engine.load(
+        archive, image.identity, display.loading
+    )
 
 
 def _label(folder: RunFolder) -> dict[str, str]:
@@ -256,13 +260,15 @@ def _watch(
     prepared: _Prepared,
     container: Container,
     relay: Relay,
+    *,
     display: LaunchDisplay,
     stdout: BinaryIO,
     stderr: BinaryIO,
 ) -> int:
-    """Start a container, check it, give it its task, and see it through to its end."""
+    """Check a container, start it, check it again, give it its task, and see it through."""
     image = prepared.image
     events: SimpleQueue[int | BaseException | None] = SimpleQueue()
+    container.check_files(prepared.files, display.checking)
     with _stop_signals(events):
         container.start()
         description = container.describe()

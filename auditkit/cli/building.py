@@ -21,6 +21,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from auditkit.cli.output import error_console
+
 CACHE_VARIABLE = "XDG_CACHE_HOME"
 CACHE_FOLDER = "auditkit"
 PREFIX = "image-"
@@ -97,3 +99,23 @@ def work_place(chosen: Path | None, *, keep: bool = False) -> Iterator[Path]:
     finally:
         if not keep:
             shutil.rmtree(place)
+
+
+def build_trainer_image(output: Path) -> None:
+    """Build the trainer's image on a base from Debian packages, or on the published one.
+
+    Raises:
+        OSError: a file cannot be written.
+        ContainerError: a step failed; the subclass says which, and what to do.
+    """
+    from containers.base import build_base
+    from containers.build import build_trainer, default_recipe
+    from containers.pull import pull_base
+
+    with work_place(None) as place, BuildProgress(error_console) as progress:
+        base = place / "base.tar"
+        if shutil.which("mmdebstrap"):
+            build_base(base, place, progress=progress)
+        else:
+            pull_base(default_recipe().default_base, base, progress)
+        build_trainer(base, output, place, progress)

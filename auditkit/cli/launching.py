@@ -49,8 +49,8 @@ class LaunchProgress:
         self._move("the engine takes the image in", done, total)
 
     def checking(self, done: int, total: int) -> None:
-        """Move the bar of the hashing of what the engine has."""
-        self._move("hashing what the engine has on disk", done, total)
+        """Move the bar of the comparison of the container's files with the image's."""
+        self._move("comparing the container's files with the image", done, total)
 
     def removed(self, container_id: str) -> None:
         """Say that a container was left behind."""

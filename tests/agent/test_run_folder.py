@@ -107,3 +107,14 @@ def test_locking_what_is_no_run_folder(tmp_path: Path) -> None:
         RunFolder(tmp_path / "x").lock(),
     ):
         pytest.fail("locked a folder that is not there")
+
+
+def test_a_launcher_keeps_others_off_while_its_container_works_on_the_run(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    with folder.launch_lock(), folder.lock():
+        with pytest.raises(RunLockedError, match="in use by process"), folder.launch_lock():
+            pass
+        with pytest.raises(RunLockedError, match="in use by process"), folder.lock():
+            pass
+    with folder.launch_lock(), folder.lock():
+        pass

@@ -42,6 +42,7 @@ def python_layer() -> bytes:
         path
         for path in library.rglob("*")
         if path.suffix in {".py", ".so"}
+        and not path.name.startswith(("_tkinter.", "_test"))
         and not SPARED & set(path.relative_to(library).parts)
         and not path.relative_to(library).parts[0].startswith("config-")
     )

@@ -106,7 +106,7 @@ def build_base(
         )
     progress(MAKING)
     root = work / "root.tar"
-    _make(program, root, work, suite, mirrors or host_sources(suite))
+    _make(program, root, suite, mirrors or host_sources(suite))
     members = _root_members(root)
     counter = Counter(progress, WRITING, sum(member.size for member in members))
     configuration = Configuration(
@@ -128,11 +128,11 @@ def host_sources(suite: str) -> tuple[str, ...]:
     return tuple(str(path) for path in SOURCES if path.is_file())[:1]
 
 
-def _make(program: str, root: Path, work: Path, suite: str, mirrors: Iterable[str]) -> None:
+def _make(program: str, root: Path, suite: str, mirrors: Iterable[str]) -> None:
     command = [
         *(program, "--variant=essential", f"--architectures={ARCHITECTURE}", "--format=tar"),
         f"--include={','.join(PACKAGES)}",
-        *_reach_options(work),
+        *_reach_options(),
         *("--", suite, str(root), *mirrors),
     ]
     done = subprocess.run(  # noqa: S603 - the program that was just found
@@ -153,18 +153,19 @@ def _make(program: str, root: Path, work: Path, suite: str, mirrors: Iterable[st
         )
 
 
-def _reach_options(work: Path) -> Iterator[str]:
+def _reach_options() -> Iterator[str]:
     """Hand on how this host reaches mirrors; none of it stays in the image (see `EMPTIED`)."""
     apt_config = shutil.which("apt-config")
     if apt_config:
-        settings = work / "apt.conf"
-        settings.write_bytes(
-            subprocess.run(  # noqa: S603 - the program that was just found
-                [apt_config, "dump", "--no-empty", APT_SETTINGS], capture_output=True, check=True
-            ).stdout
+        settings = subprocess.run(  # noqa: S603 - the program that was just found
+            [apt_config, "dump", "--no-empty", APT_SETTINGS],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
         )
-        yield f"--aptopt={settings}"
-    if CREDENTIALS.is_dir() and any(CREDENTIALS.iterdir()):
+        yield from (f"--aptopt={line}" for line in settings.stdout.splitlines())
+    if CREDENTIALS.is_dir() and any(os.access(file, os.R_OK) for file in CREDENTIALS.iterdir()):
         yield f"--setup-hook=copy-in {CREDENTIALS} /etc/apt/"
 
 

@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from containers.derive import configuration_of, derive
 from containers.errors import DocumentFormatError, MissingSourceError, UnsafeSourceError
-from containers.identity import inspect_image, see_nothing
 from containers.progress import Progress, silent
 from containers.recipe import Label
 from containers.tar_writer import Member
@@ -21,8 +20,10 @@ LABEL = "dev.auditkit.package"
 """
 
 
-class _Label(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Packaged(BaseModel):
+    """What `auditkit package` put into an image: source files and data by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     code: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
@@ -55,24 +56,26 @@ def package(
     """
     data = data or {}
     members = layer([*_code(root, code), *_data(data)])
-    label = _Label(code=tuple(sorted(code)), data=tuple(sorted(data))).model_dump_json()
+    label = Packaged(code=tuple(sorted(code)), data=tuple(sorted(data))).model_dump_json()
     layers = [members] if members else []
     return derive(trainer, output, layers, [Label(LABEL, label)], progress)
 
 
-def packaged_data(archive: Path) -> tuple[str, ...]:
-    """Return which data an image says that it contains.
+def packaged(config: bytes) -> Packaged:
+    """Return what an image says that was packaged into it.
+
+    Args:
+        config: the image's configuration, verified.
 
     Raises:
-        OSError: the archive cannot be read.
-        ContainerError: it does not hold, or says so in an unreadable way.
+        DocumentFormatError: it says so in an unreadable way.
     """
-    labels = configuration_of(inspect_image(archive, see_nothing).config).settings.get("Labels")
+    labels = configuration_of(config).settings.get("Labels")
     try:
-        return _Label.model_validate_json((labels or {}).get(LABEL, "{}")).data
+        return Packaged.model_validate_json((labels or {}).get(LABEL, "{}"))
     except ValidationError as error:
         raise DocumentFormatError(
-            f"the label {LABEL} of {archive} is not what `auditkit package` writes"
+            f"the image's label {LABEL} is not what `auditkit package` writes; package it again"
         ) from error
 
 

@@ -7,7 +7,7 @@ programs and 0644 for other files, whatever the umask was when they were made.
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,14 +19,6 @@ from containers.tar_writer import Member
 FOLDER_MODE = 0o755
 PROGRAM_MODE = 0o755
 FILE_MODE = 0o644
-
-Keep = Callable[[Path], bool]
-"""Tells whether a file or folder, by its path on the host, is taken."""
-
-
-def keep_all(_path: Path) -> bool:
-    """Take every file and folder."""
-    return True
 
 
 def folder(name: str) -> Member:
@@ -66,7 +58,7 @@ def from_file(source: Path, name: str) -> Member:
     )
 
 
-def from_folder(source: Path, name: str, keep: Keep = keep_all) -> Iterator[Member]:
+def from_folder(source: Path, name: str) -> Iterator[Member]:
     """Return a folder of the host and all that is in it as members, sorted.
 
     Links are kept as links; each must lead to something within the folder, by a relative path.
@@ -74,7 +66,6 @@ def from_folder(source: Path, name: str, keep: Keep = keep_all) -> Iterator[Memb
     Args:
         source: the folder.
         name: its path in the image, without a leading slash.
-        keep: which files and folders in it are taken.
 
     Raises:
         OSError: something in it cannot be read.
@@ -84,8 +75,7 @@ def from_folder(source: Path, name: str, keep: Keep = keep_all) -> Iterator[Memb
     _check_name(source, name)
     yield folder(name)
     for path in sorted(source.iterdir(), key=os.fsencode):
-        if keep(path):
-            yield from _below(source, path, f"{name}/{path.name}", keep)
+        yield from _below(source, path, f"{name}/{path.name}")
 
 
 def layer(members: Iterable[Member]) -> list[Member]:
@@ -130,15 +120,14 @@ def read_exactly(source: Path, offset: int, size: int) -> Iterator[bytes]:
             yield piece
 
 
-def _below(top: Path, path: Path, name: str, keep: Keep) -> Iterator[Member]:
+def _below(top: Path, path: Path, name: str) -> Iterator[Member]:
     if path.is_symlink():
         yield _link(top, path, name)
     elif path.is_dir():
         _check_name(path, name)
         yield folder(name)
         for inner in sorted(path.iterdir(), key=os.fsencode):
-            if keep(inner):
-                yield from _below(top, inner, f"{name}/{inner.name}", keep)
+            yield from _below(top, inner, f"{name}/{inner.name}")
     else:
         yield from_file(path, name)
 

@@ -4,42 +4,28 @@ Pure: paths in, paths out. What a path of the developer's machine is called insi
 and nowhere else.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
-
-from pydantic import BaseModel, ValidationError
 
 from auditkit.data.pools import DataSource
 from auditkit.evidence import containment
+from containers.package import CODE_IN_IMAGE, DATA_IN_IMAGE, packaged
 from developer_agent.errors import AgentError
 from developer_agent.run_config import RunConfig
 from developer_agent.unix_http import HOST_NAME
 
 RELAY_URL = f"http://{HOST_NAME}"
-PACKAGE_LABEL = "dev.auditkit.package"
-PACKAGED_CODE = "/opt/run/code"
-PACKAGED_DATA = "/opt/run/data"
+PACKAGED_CODE = f"/{CODE_IN_IMAGE}"
+PACKAGED_DATA = f"/{DATA_IN_IMAGE}"
 
 Part = Literal["pool", "test"]
 BIND_PLACES: Mapping[Part, str] = {"pool": containment.POOL, "test": containment.TEST}
 
 
-class PackageLabelError(AgentError):
-    """The image says in an unreadable way what was packaged into it."""
-
-
 class CodeNotPackagedError(AgentError):
     """The configuration names training code that is not in the image."""
-
-
-class _Packaged(BaseModel):
-    """What `auditkit package` put into an image."""
-
-    code: tuple[str, ...] = ()
-    data: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,23 +36,23 @@ class ContainedConfig:
     binds: Mapping[Part, Path]
 
 
-def contained_config(config: RunConfig, base: Path, image_config: str) -> ContainedConfig:
+def contained_config(config: RunConfig, base: Path, image_config: bytes) -> ContainedConfig:
     """Return a run's configuration with the paths inside a container of this image.
 
     Args:
         config: as the developer wrote it.
         base: folder that its paths are relative to.
-        image_config: text of the image's configuration, verified.
+        image_config: the image's configuration, verified.
 
     Raises:
-        PackageLabelError: the image's label cannot be read.
+        DocumentFormatError: the image says in an unreadable way what was packaged into it.
         CodeNotPackagedError: the training code is not in the image.
     """
-    packaged = _packaged(image_config)
-    if config.code is not None and config.code.loop not in packaged.code:
+    already = packaged(image_config)
+    if config.code is not None and PurePosixPath(config.code.loop).as_posix() not in already.code:
         raise CodeNotPackagedError(
             f"the configuration names the training code {config.code.loop}, the image holds "
-            f"{', '.join(packaged.code) or 'none'}; package it again with `auditkit package`"
+            f"{', '.join(already.code) or 'none'}; package it again with `auditkit package`"
         )
     binds: dict[Part, Path] = {}
     sources: dict[Part, DataSource] = {}
@@ -74,7 +60,7 @@ def contained_config(config: RunConfig, base: Path, image_config: str) -> Contai
     for part, source in parts:
         place = None
         if source.path is not None:
-            if part in packaged.data:
+            if part in already.data:
                 place = f"{PACKAGED_DATA}/{part}"
             else:
                 binds[part] = (base / source.path).resolve()
@@ -92,13 +78,3 @@ def contained_config(config: RunConfig, base: Path, image_config: str) -> Contai
         }
     )
     return ContainedConfig(inside, binds)
-
-
-def _packaged(image_config: str) -> _Packaged:
-    try:
-        labels = json.loads(image_config).get("config", {}).get("Labels") or {}
-        return _Packaged.model_validate_json(labels.get(PACKAGE_LABEL, "{}"))
-    except (ValueError, AttributeError, ValidationError) as error:
-        raise PackageLabelError(
-            f"the image's label {PACKAGE_LABEL} cannot be read: {error}; package the image again"
-        ) from error

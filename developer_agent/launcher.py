@@ -50,10 +50,18 @@ RUN_LABEL = "dev.auditkit.run"
 AGENT_USER = (10001, 10001)
 MOST_PROCESSES = 512  # the libraries' threads count as processes
 GIB = 2**30
+EXIT_KILLED = 137  # 128 + SIGKILL
+
+_Event = int | EngineError | None
+"""The exit code, the engine's failure, or None: somebody asks to stop."""
 
 
 class NoImageError(AgentError):
     """The configuration names no container image."""
+
+
+class ContainerLostError(AgentError):
+    """The engine went away while the container ran."""
 
 
 class LaunchDisplay(Protocol):
@@ -76,6 +84,9 @@ class LaunchDisplay(Protocol):
 
     def stopping(self) -> None:
         """The training was asked to stop."""
+
+    def killed(self, *, out_of_memory: bool) -> None:
+        """The container did not end by itself."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +174,7 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
         else None
     )
     policy.check_image(_order(run), image.identity, signature)
-    contained = contained_config(run.config, run.base, image.config.decode())
+    contained = contained_config(run.config, run.base, image.config)
     engine = Engine.connect()
     return _Prepared(
         launch=launch,
@@ -267,26 +278,29 @@ def _watch(
 ) -> int:
     """Check a container, start it, check it again, give it its task, and see it through."""
     image = prepared.image
-    events: SimpleQueue[int | BaseException | None] = SimpleQueue()
+    events: SimpleQueue[_Event] = SimpleQueue()
     container.check_files(prepared.files, display.checking)
     with _stop_signals(events):
         container.start()
         description = container.describe()
         containment.check_description(image.identity, image.config.decode(), description)
         display.started(prepared.engine.facts(), description)
-        copying = threading.Thread(
-            target=container.forward_output, args=(stdout, stderr), daemon=True
-        )
+        copying = threading.Thread(target=_copy, args=(container, stdout, stderr), daemon=True)
         copying.start()
         threading.Thread(target=_await_end, args=(container, events), daemon=True).start()
         relay.publish(_document(prepared, description))
         interrupted = False
         while True:
             event = events.get()
-            if isinstance(event, BaseException):
-                raise event
+            if isinstance(event, EngineError):
+                raise ContainerLostError(
+                    f"{event}. What the auditor has acknowledged is safe; when the engine runs "
+                    f"again, go on with `auditkit train {prepared.launch.config_path} --resume`"
+                ) from event
             if event is not None:
                 copying.join()
+                if event == EXIT_KILLED:
+                    display.killed(out_of_memory=container.out_of_memory)
                 return event
             display.stopping()
             if interrupted:
@@ -311,7 +325,12 @@ def _document(prepared: _Prepared, description: ContainerDescription) -> LaunchD
     )
 
 
-def _await_end(container: Container, events: "SimpleQueue[int | BaseException | None]") -> None:
+def _copy(container: Container, stdout: BinaryIO, stderr: BinaryIO) -> None:
+    with contextlib.suppress(EngineError):  # `_await_end` says so
+        container.forward_output(stdout, stderr)
+
+
+def _await_end(container: Container, events: "SimpleQueue[_Event]") -> None:
     try:
         events.put(container.wait())
     except EngineError as error:
@@ -319,7 +338,7 @@ def _await_end(container: Container, events: "SimpleQueue[int | BaseException | 
 
 
 @contextlib.contextmanager
-def _stop_signals(events: "SimpleQueue[int | BaseException | None]") -> Iterator[None]:
+def _stop_signals(events: "SimpleQueue[_Event]") -> Iterator[None]:
     """Turn SIGINT and SIGTERM into events; a SimpleQueue may be filled from a signal's handler."""
     before = {
         number: signal.signal(number, lambda *_: events.put(None))

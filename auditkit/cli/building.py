@@ -21,6 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from auditkit.cli.errors import UsageError
 from auditkit.cli.output import error_console
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
@@ -76,6 +77,16 @@ class BuildProgress:
             if not self._console.is_terminal:
                 self._console.print(phase, soft_wrap=True)
         self._progress.update(self._task, completed=done, total=total or None)
+
+
+def check_writable(output: Path) -> None:
+    """Look first whether an archive can be written, so that minutes of work are not in vain.
+
+    Raises:
+        UsageError: its folder is not there, or cannot be written to.
+    """
+    if not os.access(output.resolve().parent, os.W_OK):
+        raise UsageError(f"cannot write {output}: make the folder {output.parent} first")
 
 
 @contextmanager

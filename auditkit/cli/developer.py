@@ -68,7 +68,8 @@ def train(
     Exit code 0 when the submission verifies, 1 when it does not, 3 when the auditor's server does
     not have everything yet (then run [cyan]auditkit sync[/cyan]), 130 after Ctrl-C.
 
-        auditkit train examples/digits.toml
+        auditkit train my-run.toml
+        auditkit train examples/digits.toml --no-container
     """
     run = _run(config, overrides)
     if no_container:

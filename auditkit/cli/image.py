@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from auditkit.cli.building import BuildProgress, WorkOption, work_place
+from auditkit.cli.building import BuildProgress, WorkOption, check_writable, work_place
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, error_console, print_json, quoted
 from schemas import AuditOrder, ImageIdentity
@@ -139,6 +139,7 @@ def image_base(
     """
     from containers.base import build_base
 
+    check_writable(output)
     with work_place(work) as place, BuildProgress(error_console) as progress:
         identity = build_base(
             output, place, suite=suite, mirrors=tuple(mirror or ()), progress=progress
@@ -178,6 +179,7 @@ def image_build(
     from containers.build import build_trainer, default_recipe
     from containers.pull import pull_base
 
+    check_writable(output)
     with work_place(work, keep=keep) as place, BuildProgress(error_console) as progress:
         if base is None:
             base = place / "base.tar"
@@ -216,20 +218,21 @@ def image_rebuild(
     from auditkit.cli.packaging import package_run, read_config
     from containers.build import build_trainer
     from containers.diff import compare
-    from containers.package import packaged_data
+    from containers.identity import inspect_image
+    from containers.package import packaged
 
     config = None if code is None else read_config(code)
-    expected = _identify(archive)
+    expected = _read(lambda: inspect_image(archive), f"hashing every byte of {archive}")
     with work_place(work) as place, BuildProgress(error_console) as progress:
         rebuilt = place / "rebuilt.tar"
         identity = build_trainer(base, rebuilt, place, progress)
         if code is not None and config is not None:
             trainer = rebuilt.rename(place / "trainer.tar")
-            parts = packaged_data(archive)
+            parts = packaged(expected.config).data
             identity = package_run(config, code, trainer, rebuilt, parts, progress)
             trainer.unlink()
         progress("comparing")
-        is_same = identity.config_digest == expected.config_digest
+        is_same = identity.config_digest == expected.identity.config_digest
         difference = None if is_same else compare(archive, rebuilt)
     if difference is not None:
         _print_difference(difference)

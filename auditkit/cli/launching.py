@@ -63,12 +63,26 @@ class LaunchProgress:
             f"container [bold]{description.container_id[:12]}[/bold] of image "
             f"{description.image_id[:16]}…, checked after its start: no network, read-only root, "
             f"no capabilities, {description.memory_bytes / GIB:g} GiB, {description.cpus:g} cores "
-            f"({engine.name} {engine.version})"
+            f"({engine.name} {engine.version})",
+            soft_wrap=True,
         )
 
     def stopping(self) -> None:
         """Say that the stop was understood."""
         self._console.print("stopping; once more to kill the container")
+
+    def killed(self, *, out_of_memory: bool) -> None:
+        """Say that the container was killed, and why if that is known."""
+        why = (
+            "its memory was used up; raise container.memory_gib"
+            if out_of_memory
+            else "by somebody, or by the system"
+        )
+        self._console.print(
+            f"[bold red]error:[/bold red] the container was killed: {why}. What the auditor has "
+            "acknowledged is safe; go on with [cyan]auditkit train --resume[/cyan]",
+            soft_wrap=True,
+        )
 
     def _move(self, what: str, done: int, total: int) -> None:
         if what not in self._tasks:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditkit.cli.building import BuildProgress, work_place
+from auditkit.cli.building import BuildProgress, check_writable
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, error_console, print_json, quoted
 
@@ -55,6 +55,7 @@ def package(
 
     loaded = read_config(config)
     target = output or _configured_image(loaded, config)
+    check_writable(target)
     with BuildProgress(error_console) as progress:
         identity = package_run(
             loaded, config, trainer, target, DATA if include_data else (), progress
@@ -64,27 +65,6 @@ def package(
     else:
         console.print(f"written   {quoted(target)}", soft_wrap=True)
         print_identity(identity)
-
-
-def build_trainer_image(output: Path) -> "ImageIdentity":
-    """Build the trainer's image on the base that can be had: published, else of Debian packages.
-
-    Raises:
-        OSError: a file cannot be read or written.
-        ContainerError: neither base can be had, or a step of the build failed.
-    """
-    from containers.base import build_base
-    from containers.build import build_trainer, default_recipe
-    from containers.errors import BasePullError
-    from containers.pull import pull_base
-
-    with work_place(None) as place, BuildProgress(error_console) as progress:
-        base = place / "base.tar"
-        try:
-            pull_base(default_recipe().default_base, base, progress)
-        except BasePullError:
-            build_base(base, place, progress=progress)
-        return build_trainer(base, output, place, progress)
 
 
 def read_config(path: Path) -> "RunConfig":

@@ -42,8 +42,11 @@ PROCESS_FOLDER = "/proc/"
 """The engine hides parts of /proc below mounts of its own, and lets nobody else mount there."""
 
 NO_NEW_PRIVILEGES = frozenset({"no-new-privileges", "no-new-privileges:true"})
-PROFILES_SWITCHED_OFF = {"seccomp": "unconfined", "apparmor": "unconfined", "label": "disable"}
+PROFILES_SWITCHED_OFF = {"apparmor": "unconfined", "label": "disable"}
 """The profiles that may be chosen by a security option, and the choice that switches each off."""
+
+BUILT_IN_SECCOMP = "seccomp=builtin"
+"""The engine's own filter. Whether another one is as strict, its report does not tell."""
 
 OWN_NAMESPACE = frozenset({"", "private"})
 """An engine's words for a namespace that the container has for itself."""
@@ -304,6 +307,8 @@ def _keeps_its_profiles(_image: _Image, description: ContainerDescription) -> No
 
 
 def _chooses_a_profile(option: str) -> bool:
+    if option == BUILT_IN_SECCOMP:
+        return True
     parts = _OPTION.fullmatch(option)
     if parts is None or parts[1] not in PROFILES_SWITCHED_OFF:
         return False

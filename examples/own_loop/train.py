@@ -1,6 +1,6 @@
 """A model and a training loop of one's own, under supervision.
 
-`auditkit train examples/own_loop/digits.toml` imports this file and calls `train`.
+`auditkit train examples/own_loop/digits.toml --no-container` imports this file and calls `train`.
 """
 
 from collections.abc import Mapping

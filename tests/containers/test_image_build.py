@@ -54,7 +54,8 @@ def config(tmp_path: Path) -> Path:
     (folder / "loop.py").write_text("def train(run): ...\n", encoding="utf-8")
     example = Path(__file__).parents[2] / "examples" / "digits.toml"
     path = folder / "run.toml"
-    path.write_text(example.read_text(encoding="utf-8") + RUN, encoding="utf-8")
+    text = example.read_text(encoding="utf-8")
+    path.write_text(text + RUN, encoding="utf-8")
     return path
 
 

@@ -14,7 +14,7 @@ from auditkit.cli.errors import UsageError
 from containers.diff import compare
 from containers.errors import DocumentFormatError, MissingSourceError, UnsafeSourceError
 from containers.identity import identify, inspect_image, see_nothing
-from containers.package import LABEL, package, packaged_data
+from containers.package import LABEL, package, packaged
 from developer_agent.source_files import SourceFileError
 from tests.containers.saved_images import BASE, CODE, image, save
 
@@ -100,7 +100,7 @@ def test_the_code_is_closed_in_and_the_data_stay_outside(config: Path, trainer: 
     assert added(path) == CODE_FILES
     names = ["shared.py", "training/loop.py", "training/model.py"]
     assert label(path) == {"code": names, "data": []}
-    assert packaged_data(path) == ()
+    assert packaged(inspect_image(path).config).data == ()
 
 
 def test_with_the_data_the_image_is_complete(config: Path, trainer: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_with_the_data_the_image_is_complete(config: Path, trainer: Path, tmp_pa
     assert document["config_digest"] == identify(path).config_digest
     assert document["path"] == str(path)
     assert added(path) == CODE_FILES | DATA_FILES
-    assert packaged_data(path) == ("pool", "test")
+    assert packaged(inspect_image(path).config).data == ("pool", "test")
 
 
 def test_the_same_inputs_elsewhere_give_the_same_image(
@@ -166,9 +166,24 @@ def test_data_that_are_missing_or_lead_out_are_refused(config: Path, trainer: Pa
     assert not list((config.parent / "built").iterdir())
 
 
+def test_an_archive_that_cannot_be_written_is_told_before_the_work(
+    config: Path, trainer: Path, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "missing/image.tar")
+    base = ["--base", str(trainer)]
+    for command in (
+        ["package", str(config), "--trainer", str(trainer)],
+        ["image", "build", *base],
+        ["image", "base"],
+    ):
+        result = CliRunner().invoke(app, [*command, "--output", output])
+        assert isinstance(result.exception, UsageError)
+        assert "make the folder" in str(result.exception)
+
+
 def test_a_label_that_is_not_ours_is_not_believed(tmp_path: Path) -> None:
     for text in ("{", '{"data": 1}', '{"other": []}'):
         path = save(tmp_path, image(BASE, Labels={LABEL: text}).oci())
         with pytest.raises(DocumentFormatError, match="auditkit package"):
-            packaged_data(path)
-    assert packaged_data(save(tmp_path, image(BASE).oci())) == ()
+            packaged(inspect_image(path).config)
+    assert packaged(inspect_image(save(tmp_path, image(BASE).oci())).config).data == ()

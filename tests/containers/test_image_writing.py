@@ -18,7 +18,7 @@ from containers.identity import identify, inspect_image, see_nothing
 from containers.recipe import EntryPoint, Env, Label, Setting, User, WorkingFolder
 from containers.tar import TarReader
 from containers.tar_writer import SOURCE_DATE_EPOCH, Member, member_header, tar
-from containers.tree import from_file, from_folder, keep_all, layer, normalise_modes
+from containers.tree import from_file, from_folder, layer, normalise_modes
 from containers.write import Configuration, new_image
 from schemas import ImageIdentity
 from tests.containers.saved_images import BASE, CODE, File, image, save, sha256
@@ -230,16 +230,6 @@ def test_two_sources_never_share_a_place(tmp_path: Path) -> None:
     for pair in ([one, from_file(tmp_path / "a", "x/a")], [one, below], [below, one]):
         with pytest.raises(UnsafeSourceError, match="two files"):
             layer(pair)
-
-
-def test_files_left_out_are_left_out_with_all_below_them(tmp_path: Path) -> None:
-    folder = make_files(tmp_path / "files", list(FILES), 0o022, 0)
-    found = from_folder(folder, "app", lambda path: path.name != "a")
-    assert {member.name for member in found} == {
-        member.name
-        for member in from_folder(folder, "app", keep_all)
-        if not member.name.startswith("app/a") or member.name == "app/a-b"
-    }
 
 
 def test_permissions_on_disk_become_those_of_the_layer(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_training_outside_gives_the_same_weights(
 def test_nothing_acknowledged_is_lost_whatever_is_killed(
     tmp_path: Path, trainer_archive: Path, engine: PrivateEngine
 ) -> None:
-    world = ContainerWorld(tmp_path, trainer_archive, engine, epochs=400)
+    world = ContainerWorld(tmp_path, trainer_archive, engine, epochs=190)
     world.serve()
     try:
         kept: list[list[bytes]] = []

@@ -267,6 +267,10 @@ HOLES_DESCRIBED: dict[str, Hole] = {
         {"security_options": ("no-new-privileges", "seccomp=unconfined")},
         containment.SecurityOptionError,
     ),
+    "a seccomp filter of one's own": (
+        {"security_options": ("no-new-privileges", 'seccomp={"defaultAction":"SCMP_ACT_ALLOW"}')},
+        containment.SecurityOptionError,
+    ),
     "no AppArmor": (
         {"security_options": ("no-new-privileges", "apparmor:unconfined")},
         containment.SecurityOptionError,

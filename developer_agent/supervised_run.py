@@ -31,6 +31,7 @@ from developer_agent.uplink import Uplink, UplinkState
 from schemas import ContainerRun, ModelConfig, VerificationReport
 
 DRAIN_SECONDS = 30.0  # how long the end of a run waits for the auditor's server
+INTERRUPTED_DRAIN_SECONDS = 5.0  # somebody waits for their prompt
 SILENT_SERVER = "the auditor's server does not answer"
 
 
@@ -222,7 +223,14 @@ def supervised(
                     on_sealing=on_sealing,
                 ) as supervision,
             ):
-                yield SupervisedRun(session, supervision, supervision.sealed, uplink, client)
+                current = SupervisedRun(session, supervision, supervision.sealed, uplink, client)
+                try:
+                    yield current
+                except KeyboardInterrupt:
+                    if run.container is not None:
+                        # The key ends with this process: what is not sent now never will be.
+                        uplink.drain(INTERRUPTED_DRAIN_SECONDS)
+                    raise
 
 
 def submit(session_id: str, folder: RunFolder, client: ServerClient) -> RunResult:

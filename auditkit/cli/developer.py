@@ -90,8 +90,9 @@ def supervise(run: "Run", config_path: str, *, resume: bool, as_json: bool) -> N
         with ProgressDisplay(screen) as display:
             result, cohorts = trainer.train(run, display, resume=resume)
     except KeyboardInterrupt:
+        safe = "Everything recorded" if run.container is None else "What the auditor acknowledged"
         print_error(
-            "stopped. Everything recorded is safe in the run folder; go on with\n"
+            f"stopped. {safe} is safe in the run folder; go on with\n"
             f"  auditkit train {config_path} --resume{_mode(run)}"
         )
         sys.exit(EXIT_INTERRUPTED)

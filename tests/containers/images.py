@@ -1,5 +1,6 @@
 """The real images, built once for all tests of a session; a plugin, see `tests/conftest.py`."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +9,18 @@ import pytest
 
 from containers.base import build_base
 from containers.build import build_trainer
+from containers.engine import Engine
+from containers.identity import identify
 from tests.containers.engine import require_program
+from tests.containers.private_engine import PrivateEngine, missing
 
 
 @pytest.fixture(scope="session")
 def image_folder() -> Iterator[Path]:
     """A folder for gigabytes, which pytest would keep for the next three sessions."""
-    with tempfile.TemporaryDirectory(prefix="auditkit-images-") as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="auditkit-images-", ignore_cleanup_errors=True
+    ) as folder:
         yield Path(folder)
 
 
@@ -26,6 +32,23 @@ def base_archive(image_folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=image_folder) as work:
         build_base(path, Path(work))
     return path
+
+
+@pytest.fixture(scope="session")
+def private_engine(image_folder: Path, trainer_archive: Path) -> Iterator[PrivateEngine]:
+    """An engine that tests may kill, with the trainer's image in it."""
+    reason = missing()
+    if reason is not None:
+        assert "CI" not in os.environ, reason
+        pytest.skip(reason)
+    engine = PrivateEngine(image_folder / "engine")
+    engine.start()
+    try:
+        with Engine(engine.host) as connection:
+            connection.load(trainer_archive, identify(trainer_archive))
+        yield engine
+    finally:
+        engine.stop()
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,16 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from private_engine import PrivateEngine, missing
-from world import World, failed_checks
+from world import POLL_SECONDS, World, failed_checks
 
 from containers.identity import identify
+from tests.containers.private_engine import PrivateEngine
 
 pytestmark = pytest.mark.slow
 LAUNCH_SECONDS = 600
@@ -38,32 +39,30 @@ class ContainerWorld(World):
     def train(self, *options: str) -> subprocess.CompletedProcess[str]:
         return self.cli("train", str(self.config), *options, timeout=LAUNCH_SECONDS)
 
+    def wait_for_acknowledged(self, count: int, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + LAUNCH_SECONDS
+        while len(self.acknowledged()) < count:
+            assert process.poll() is None, f"ended early: {self.log('train')}"
+            assert time.monotonic() < deadline, "no progress"
+            time.sleep(POLL_SECONDS)
+
     def acknowledged(self) -> list[bytes]:
         """The records that the auditor has cosigned, as they lie in the run folder."""
         run = self.folder / "run"
-        notes = (run / "checkpoints.jsonl").read_text().splitlines()
+        if not (run / "checkpoints.jsonl").exists():
+            return []
+        # What follows the last line end is still being written.
+        notes = (run / "checkpoints.jsonl").read_text().split("\n")[:-1]
         size = int(json.loads(notes[-1]).splitlines()[1]) if notes else 0
         return (run / "records.jsonl").read_bytes().splitlines()[:size]
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
-    reason = missing()
-    if reason is not None:
-        assert "CI" not in os.environ, reason
-        pytest.skip(reason)
-    engine = PrivateEngine(tmp_path_factory.mktemp("e"))
-    engine.start()
-    yield engine
-    engine.stop()
-
-
-@pytest.fixture(scope="module")
 def finished(
-    tmp_path_factory: pytest.TempPathFactory, trainer_archive: Path, engine: PrivateEngine
+    tmp_path_factory: pytest.TempPathFactory, trainer_archive: Path, private_engine: PrivateEngine
 ) -> Iterator[ContainerWorld]:
     """A story that went well, in a container, up to the submission."""
-    world = ContainerWorld(tmp_path_factory.mktemp("c"), trainer_archive, engine, epochs=4)
+    world = ContainerWorld(tmp_path_factory.mktemp("c"), trainer_archive, private_engine, epochs=30)
     world.serve()
     done = world.train()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,8 +76,10 @@ def test_the_evidence_of_a_closed_container_reaches_level_two(finished: Containe
     assert report["level"] == 2
     assert failed_checks(report) == set()
     outcomes = {f["check"]: f["outcome"] for f in report["findings"]}
-    assert outcomes.pop("replay") == "not_checked"
-    assert set(outcomes.values()) == {"passed"}
+    assert {name for name, outcome in outcomes.items() if outcome != "passed"} == {
+        "replay",  # nothing is executed again in this version
+        "verdicts",  # nothing was asked yet
+    }
 
 
 def test_the_report_shows_which_image_it_was(finished: ContainerWorld, tmp_path: Path) -> None:
@@ -111,8 +112,9 @@ def test_a_training_outside_gives_the_same_weights(
 
 
 def test_nothing_acknowledged_is_lost_whatever_is_killed(
-    tmp_path: Path, trainer_archive: Path, engine: PrivateEngine
+    tmp_path: Path, trainer_archive: Path, private_engine: PrivateEngine
 ) -> None:
+    engine = private_engine
     world = ContainerWorld(tmp_path, trainer_archive, engine, epochs=190)
     world.serve()
     try:
@@ -120,11 +122,10 @@ def test_nothing_acknowledged_is_lost_whatever_is_killed(
 
         # The relay dies: it comes back, and the training never notices.
         training = world.start("train", str(world.config))
-        world.wait_for_steps(10, training)
-        subprocess.run(["pkill", "-KILL", "-f", "developer_agent.relay"], check=True)
-        before = len(world.acknowledged())
-        world.wait_for_steps(world.recorded_steps() + 60, training)
-        assert len(world.acknowledged()) > before
+        world.wait_for_acknowledged(10, training)
+        relay = ("-P", str(training.pid), "-f", "developer_agent.relay")
+        subprocess.run(["pkill", "-KILL", *relay], check=True)
+        world.wait_for_acknowledged(len(world.acknowledged()) + 60, training)
 
         # The container dies.
         kept.append(world.acknowledged())
@@ -135,7 +136,7 @@ def test_nothing_acknowledged_is_lost_whatever_is_killed(
 
         # The engine dies, and its containers with it when it comes back.
         training = world.start("train", str(world.config), "--resume")
-        world.wait_for_steps(len(kept[0]) + 60, training)
+        world.wait_for_acknowledged(len(kept[0]) + 60, training)
         kept.append(world.acknowledged())
         engine.kill()
         assert training.wait(LAUNCH_SECONDS) == 1
@@ -144,7 +145,7 @@ def test_nothing_acknowledged_is_lost_whatever_is_killed(
 
         # Ctrl-C: a clean stop.
         training = world.start("train", str(world.config), "--resume")
-        world.wait_for_steps(len(kept[1]) + 60, training)
+        world.wait_for_acknowledged(len(kept[1]) + 60, training)
         kept.append(world.acknowledged())
         training.send_signal(signal.SIGINT)
         assert training.wait(LAUNCH_SECONDS) == 130

@@ -9,8 +9,9 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)  ## run the whole story on handwritten digits
 	$(VENV)/bin/auditkit demo
 
+# One process for each core; tests of one file, and all that need the real image, stay together.
 test: check  ## static checks, then every test
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff check

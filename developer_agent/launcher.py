@@ -34,9 +34,9 @@ from containers.filesystem import FileState, FileSystem
 from containers.identity import InspectedImage, inspect_image
 from containers.limits import DEFAULT_LIMITS
 from containers.lockdown import Lockdown
+from containers.signature_file import read_image_signature
 from developer_agent.contained_config import ContainedConfig, contained_config
 from developer_agent.errors import AgentError
-from developer_agent.image_signature_file import read_image_signature
 from developer_agent.launch_document import LaunchDocument
 from developer_agent.relay import Relay
 from developer_agent.run_config import ContainerConfig
@@ -57,7 +57,7 @@ _Event = int | EngineError | None
 
 
 class NoImageError(AgentError):
-    """The configuration names no container image."""
+    """The configuration names no container image, or one that is not there."""
 
 
 class ContainerLostError(AgentError):
@@ -165,6 +165,11 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
             "another output folder"
         )
     archive = run.base / settings.image
+    if not archive.is_file():
+        raise NoImageError(
+            f"there is no image {archive}, which container.image names; make it with `auditkit "
+            f"package {launch.config_path}`, or with `auditkit image build`"
+        )
     display.identifying(archive)
     files = FileSystem(DEFAULT_LIMITS.files)
     image = inspect_image(archive, files.apply)

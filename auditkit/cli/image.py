@@ -66,6 +66,13 @@ def image_verify(
     trust_root: Annotated[
         Path, typer.Option("--trust-root", help="The auditor's trust root, received out of band.")
     ],
+    signature: Annotated[
+        Path | None,
+        typer.Option(
+            "--signature",
+            help="What `cosign download signature` gave, where the order allows images by key.",
+        ),
+    ] = None,
 ) -> None:
     """Check that a saved image is one that a signed order, now in force, allows.
 
@@ -73,15 +80,17 @@ def image_verify(
 
         auditkit image verify training.tar --order order.json --trust-root trust-root.json
     """
-    from auditkit.evidence.policy import check_order_in_force
-    from containers.verify import verify_image
+    from auditkit.evidence.policy import check_image, check_order_in_force
+    from containers.identity import inspect_image
+    from containers.signature_file import read_image_signature
 
     now = datetime.now(UTC)
     opened = _open_order(order, trust_root, now)
     check_order_in_force(opened, now)
-    identity = _identify(archive)
-    verify_image(identity, opened.images)
-    print_identity(identity)
+    image = _read(lambda: inspect_image(archive), f"hashing every byte of {archive}")
+    signed = None if signature is None else read_image_signature(signature, image.manifest)
+    check_image(opened, image.identity, signed)
+    print_identity(image.identity)
     console.print(f"[green]allowed[/green] by order {opened.order_id} of {opened.auditor}")
 
 

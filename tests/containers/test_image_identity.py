@@ -13,12 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditkit.evidence.policy import ImageNotAllowedError
 from containers import errors
 from containers.archive import Archive
 from containers.identity import identify
 from containers.limits import Limits
-from containers.verify import verify_image
 from schemas import ImageIdentity
 from tests.containers.saved_images import (
     BASE,
@@ -71,7 +69,6 @@ def test_the_same_image_is_known_however_it_was_saved(
     assert identity.config_digest == GOLDEN_CONFIG
     assert identity.diff_ids == GOLDEN_DIFF_IDS
     assert identity.archive_digest == sha256(path.read_bytes())
-    verify_image(identity, ["0" * 64, GOLDEN_CONFIG])
 
 
 def test_the_manifest_is_the_archives_own_where_it_has_one(tmp_path: Path) -> None:
@@ -131,13 +128,7 @@ def test_another_entry_point_is_another_image(
     ):
         identity = identify(save(tmp_path, layout(image(BASE, CODE, **change))))
         assert identity.diff_ids == GOLDEN_DIFF_IDS
-        with pytest.raises(ImageNotAllowedError, match=GOLDEN_CONFIG):
-            verify_image(identity, [GOLDEN_CONFIG])
-
-
-def test_an_image_is_not_allowed_by_an_order_that_lists_none(tmp_path: Path) -> None:
-    with pytest.raises(ImageNotAllowedError, match="no image at all"):
-        verify_image(identify(save(tmp_path, IMAGE.oci())), [])
+        assert identity.config_digest != GOLDEN_CONFIG
 
 
 @LAYOUTS
@@ -146,8 +137,7 @@ def test_an_extra_layer_is_another_image(
 ) -> None:
     extra = layer(File("app/train.py", b"steal()\n"))
     identity = identify(save(tmp_path, layout(image(BASE, CODE, extra))))
-    with pytest.raises(ImageNotAllowedError):
-        verify_image(identity, [GOLDEN_CONFIG])
+    assert identity.config_digest != GOLDEN_CONFIG
 
 
 @LAYOUTS

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from developer_agent.errors import AgentError
+from containers.errors import ContainerError
 from schemas import ImageSignature
 
 MOST_BYTES = 1_000_000
 
 
-class ImageSignatureFileError(AgentError):
+class ImageSignatureFileError(ContainerError):
     """The file with the image's signature cannot be read."""
 
 

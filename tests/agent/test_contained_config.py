@@ -1,0 +1,91 @@
+"""What a configuration becomes inside the container: the same run at other places."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from auditkit.data.pools import DataSource
+from containers.errors import DocumentFormatError
+from containers.package import LABEL
+from developer_agent.contained_config import CodeNotPackagedError, contained_config
+from developer_agent.run_config import CodeConfig, RunConfig, ServerConfig
+from tests.adversary.forge import CONFIG
+
+FOLDER = Path("/home/developer")
+
+
+def config(**changes: object) -> RunConfig:
+    run = RunConfig(
+        developer="Example Lab",
+        output="runs/one",
+        server=ServerConfig(
+            url="https://audit.example.org",
+            order="digits",
+            trust_root="trust-root.json",
+            token_file="secret.token",
+        ),
+        pool=DataSource(kind="image_folder", path="data/pool"),
+        test=DataSource(kind="arrays", path="/data/test.npz"),
+        training=CONFIG,
+    )
+    return run.model_copy(update=changes)
+
+
+def image(**label: object) -> bytes:
+    labels = {LABEL: json.dumps(label)} if label else {}
+    document = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Labels": labels},
+        "rootfs": {"type": "layers", "diff_ids": []},
+    }
+    return json.dumps(document).encode()
+
+
+def test_data_outside_the_image_are_mounted() -> None:
+    found = contained_config(config(), FOLDER, image())
+    assert found.binds == {"pool": FOLDER / "data/pool", "test": Path("/data/test.npz")}
+    assert (found.config.pool.path, found.config.test.path) == ("/data/pool", "/data/test")
+
+
+def test_packaged_data_are_not_mounted() -> None:
+    found = contained_config(config(), FOLDER, image(data=["pool"]))
+    assert set(found.binds) == {"test"}
+    assert found.config.pool.path == "/opt/run/data/pool"
+
+
+def test_data_that_are_no_files_need_no_mount() -> None:
+    digits = DataSource(kind="digits")
+    found = contained_config(config(pool=digits, test=digits), FOLDER, image())
+    assert found.binds == {}
+    assert found.config.pool == digits
+
+
+def test_nothing_of_the_developers_machine_is_told_inside() -> None:
+    text = contained_config(config(), FOLDER, image()).config.model_dump_json()
+    for private in (str(FOLDER), "audit.example.org", "secret.token", "runs/one", "test.npz"):
+        assert private not in text
+
+
+def test_what_is_trained_stays_as_it_was() -> None:
+    found = contained_config(config(), FOLDER, image()).config
+    assert found.training == CONFIG
+    assert found.output == "/output"
+
+
+@pytest.mark.parametrize("loop", ["train.py", "./train.py"])
+def test_packaged_code_is_found_by_its_name(loop: str) -> None:
+    own = config(code=CodeConfig(loop=loop))
+    assert contained_config(own, FOLDER, image(code=["train.py"])).config.code == own.code
+
+
+@pytest.mark.parametrize("label", [{}, {"code": ["other.py"]}])
+def test_code_that_was_not_packaged_is_missed_before_the_start(label: dict[str, object]) -> None:
+    with pytest.raises(CodeNotPackagedError, match="auditkit package"):
+        contained_config(config(code=CodeConfig(loop="train.py")), FOLDER, image(**label))
+
+
+def test_a_label_that_is_not_ours_is_refused() -> None:
+    with pytest.raises(DocumentFormatError, match="auditkit package"):
+        contained_config(config(), FOLDER, image(data="everything"))

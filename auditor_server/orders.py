@@ -2,6 +2,7 @@
 
 from auditkit.evidence import dsse, statements, trust
 from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence.image_signatures import check_image_key
 from auditor_server.context import Auditor
 from auditor_server.errors import OrderExistsError, OrderNotFoundError
 from auditor_server.store import OrderRow
@@ -18,6 +19,7 @@ def add_order(auditor: Auditor, data: bytes) -> AuditOrder:
 
     Raises:
         EvidenceError: not an order, or not signed by the order role.
+        ImageKeyError: it lists a key that can have signed no image.
         OrderExistsError: another order has the same name.
 
     """
@@ -25,6 +27,8 @@ def add_order(auditor: Auditor, data: bytes) -> AuditOrder:
     order = trust.verify_statement(
         auditor.trust_root(), "order", envelope, statements.ORDER_PREDICATE, AuditOrder
     )
+    for key in order.image_keys:
+        check_image_key(key)
     digest = sha256_hex(envelope.payload)
     stored = auditor.store.add_order(
         OrderRow(

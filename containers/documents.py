@@ -6,24 +6,26 @@ Specification 1.2, "Combined Image JSON + Filesystem Changeset Format").
 """
 
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     TypeAdapter,
     ValidationError,
-    model_validator,
 )
 
 from auditkit.evidence import canonical
 from auditkit.evidence.errors import CanonicalFormError
+from auditkit.evidence.image_documents import (
+    DIGEST_PREFIX,
+    Digest,
+    ImageDocument,
+    RootFileSystem,
+)
 from containers.errors import DocumentFormatError
 from schemas.base import Count
 
-DIGEST_PREFIX = "sha256:"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -34,30 +36,10 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 T = TypeVar("T")
 
 
-class Document(BaseModel):
-    """An object of another party's format: fields that we do not need are ignored."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", populate_by_name=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_spelt_exactly(cls, value: Any) -> Any:  # noqa: ANN401 - any JSON value
-        # Engines written in Go take `config` for `Config`, the last one winning, so a second
-        # spelling would let them read another document than we do.
-        if isinstance(value, dict):
-            known = {field.alias or name for name, field in cls.model_fields.items()}
-            folded = {name.casefold() for name in known}
-            for key in value:
-                if key not in known and key.casefold() in folded:
-                    raise ValueError(f"the field {key!r} differs from a known one only in case")
-        return value
-
-
-class Platform(Document):
+class Platform(ImageDocument):
     """What an image of an index runs on."""
 
     architecture: str = "unknown"
@@ -69,7 +51,7 @@ class Platform(Document):
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
-class Descriptor(Document):
+class Descriptor(ImageDocument):
     """A reference to a blob by digest and size (OCI `descriptor.md`)."""
 
     media_type: str = Field(alias="mediaType")
@@ -89,7 +71,7 @@ class Descriptor(Document):
         return f"blobs/sha256/{self.hex_digest}"
 
 
-class Index(Document):
+class Index(ImageDocument):
     """A list of images (OCI `image-index.md`); what makes a manifest of it is refused."""
 
     schema_version: Literal[2] = Field(alias="schemaVersion")
@@ -99,7 +81,7 @@ class Index(Document):
     layers: None = None
 
 
-class Manifest(Document):
+class Manifest(ImageDocument):
     """One image (OCI `manifest.md`); what makes an index of it is refused."""
 
     schema_version: Literal[2] = Field(alias="schemaVersion")
@@ -109,13 +91,13 @@ class Manifest(Document):
     manifests: None = None
 
 
-class LayoutMarker(Document):
+class LayoutMarker(ImageDocument):
     """The file `oci-layout`."""
 
     version: Literal["1.0.0"] = Field(alias="imageLayoutVersion")
 
 
-class DockerImage(Document):
+class DockerImage(ImageDocument):
     """One image of Docker's `manifest.json`: names of members of the archive."""
 
     config: str = Field(alias="Config")
@@ -123,14 +105,7 @@ class DockerImage(Document):
     layers: list[str] | None = Field(alias="Layers")
 
 
-class RootFileSystem(Document):
-    """The layers of an image, by the SHA-256 of their uncompressed bytes, lowest first."""
-
-    type: Literal["layers"]
-    diff_ids: list[Digest] | None
-
-
-class ImageConfig(Document):
+class ImageConfig(ImageDocument):
     """The configuration of an image (OCI `config.md`)."""
 
     rootfs: RootFileSystem

@@ -17,8 +17,8 @@ import docker
 from docker.errors import ImageNotFound
 from pydantic import Field, JsonValue
 
+from auditkit.evidence.image_documents import DIGEST_PREFIX
 from containers.container import Container
-from containers.documents import DIGEST_PREFIX
 from containers.engine_calls import (
     PIECE_BYTES,
     Progress,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from pydantic.alias_generators import to_pascal
 
 from auditkit.evidence import canonical
-from containers.documents import DIGEST_PREFIX
+from auditkit.evidence.image_documents import DIGEST_PREFIX
 from containers.engine_errors import EngineAnswerError
 from containers.lockdown import ALL_GPUS, CDI_GPU, NANO
 from schemas import ContainerDescription, ContainerMount

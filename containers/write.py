@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from auditkit.evidence import canonical
-from containers.documents import DIGEST_PREFIX, OCI_MANIFEST, derived_manifest
+from auditkit.evidence.image_documents import DIGEST_PREFIX
+from containers.documents import OCI_MANIFEST, derived_manifest
 from containers.layouts import DOCKER_MEMBER, OCI_INDEX_MEMBER, OCI_MARKER_MEMBER
 from containers.tar import BLOCK
 from containers.tar_writer import CREATED, END, FLAGS, header

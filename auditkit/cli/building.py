@@ -6,8 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from auditkit.cli.bars import Bars
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import error_console
 
@@ -37,12 +37,12 @@ WorkOption = Annotated[
 ]
 
 
-class BuildProgress:
+class BuildProgress(Bars):
     """Implements `containers.progress.Progress`: a bar for each phase; a line without terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
+        progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -52,20 +52,9 @@ class BuildProgress:
             transient=True,
             disable=not console.is_terminal,
         )
+        super().__init__(progress)
         self._phase: str | None = None
         self._task = TaskID(0)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def __call__(self, phase: str, done: int = 0, total: int = 0) -> None:
         """Show how far a phase is; a new one replaces the one before."""

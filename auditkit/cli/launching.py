@@ -1,24 +1,23 @@
 """What one sees while a closed container is prepared and started."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
+from auditkit.cli.bars import Bars
 from containers.engine import EngineFacts
 from schemas import ContainerDescription
 
 GIB = 2**30
 
 
-class LaunchProgress:
+class LaunchProgress(Bars):
     """Implements the launcher's display: bars for what takes long, a line for what is proven."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
+        progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             DownloadColumn(),
@@ -26,19 +25,8 @@ class LaunchProgress:
             transient=True,
             disable=not console.is_terminal,
         )
+        super().__init__(progress)
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def identifying(self, archive: Path) -> None:
         """Say that the archive is being hashed."""

@@ -1,8 +1,6 @@
 """Live display of a supervised training: a bar, the losses, and what the auditor has."""
 
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -16,6 +14,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from auditkit.cli.bars import Bars
 from auditkit.cli.output import quoted
 from developer_agent.session import Session
 from developer_agent.trainer import StepProgress
@@ -36,12 +35,12 @@ class _TwoLineProgress(Progress):
 LINES_WITHOUT_TERMINAL = 10  # progress lines in a log file, where a live bar would be noise
 
 
-class ProgressDisplay:
+class ProgressDisplay(Bars):
     """Implements the trainer's display with rich, or plain lines when output is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = _TwoLineProgress(
+        self._progress: _TwoLineProgress = _TwoLineProgress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=16),
             TaskProgressColumn(),
@@ -53,19 +52,8 @@ class ProgressDisplay:
             console=console,
             disable=not console.is_terminal,
         )
+        super().__init__(self._progress)
         self._task = self._progress.add_task("training", epoch="–", rate="")
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def session_opened(self, session: Session, total_steps: int) -> None:
         """Say what was granted."""

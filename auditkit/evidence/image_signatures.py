@@ -98,6 +98,15 @@ def verify_image_signature(
         )
 
 
+def check_image_key(pem: str) -> None:
+    """Check that a key could have signed an image, when an order is to list it.
+
+    Raises:
+        ImageKeyError: not a public key, or one of another kind.
+    """
+    _verifier(pem)
+
+
 def _check_signer(keys: Sequence[str], signature: ImageSignature) -> None:
     checks = [_verifier(key) for key in keys]
     try:

@@ -1,17 +1,20 @@
 """The auditor's story at the command line: list an image, be handed a file, look what differs."""
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from auditkit.cli.errors import UsageError
 from auditkit.cli.image import image_app
 from auditkit.evidence import dsse, statements
 from auditkit.evidence.errors import ThresholdError
+from auditkit.evidence.image_signatures import ImageSignerError
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.policy import ImageNotAllowedError, OrderNotInForceError
 from auditkit.evidence.trust import sign_trust_root
@@ -30,13 +33,18 @@ from tests.containers.saved_images import (
     save,
     sha256,
 )
+from tests.evidence.contained import image_key, pem, signed_image
 
 ALLOWED = sha256(IMAGE.config)
 KEY = SigningKey.generate()
 
 
 def auditor_files(
-    folder: Path, *images: str, key: SigningKey = KEY, days: int = 1
+    folder: Path,
+    *images: str,
+    key: SigningKey = KEY,
+    days: int = 1,
+    image_keys: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     now = datetime.now(UTC)
     order = AuditOrder(
@@ -48,6 +56,7 @@ def auditor_files(
         expires_at=now + timedelta(days=days),
         split=SplitFractions(external=0.4, calibration=0.2),
         images=images,
+        image_keys=image_keys,
     )
     payload = statements.make(
         statements.ORDER_PREDICATE, order, statements.subject("order", order.order_id, order)
@@ -82,6 +91,23 @@ def test_the_listed_image_is_allowed(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert "allowed by order scan-1 of Authority" in result.stdout
+
+
+def test_an_image_is_also_let_in_by_a_signature_of_a_listed_key(tmp_path: Path) -> None:
+    path = save(tmp_path, IMAGE.oci())
+    made = signed_image(image_key("trusted"), IMAGE.manifest().decode())
+    downloaded = tmp_path / "signature.json"
+    payload = base64.b64encode(made.payload.encode()).decode()
+    downloaded.write_text(json.dumps({"Base64Signature": made.signature, "Payload": payload}))
+
+    def verify(key: str, *options: str) -> Result:
+        files = auditor_files(tmp_path, image_keys=(pem(image_key(key)),))
+        return CliRunner().invoke(image_app, ["verify", str(path), *files, *options])
+
+    signature = ("--signature", str(downloaded))
+    assert verify("trusted", *signature).exit_code == 0
+    assert isinstance(verify("trusted").exception, ImageNotAllowedError)
+    assert isinstance(verify("foreign", *signature).exception, ImageSignerError)
 
 
 def test_another_image_another_signer_and_an_old_order_are_refused(tmp_path: Path) -> None:

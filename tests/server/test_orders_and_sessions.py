@@ -65,6 +65,14 @@ def test_another_order_of_the_same_name_is_refused(live_server: LiveServer) -> N
     assert is_problem(response, 409, "OrderExistsError")
 
 
+def test_an_order_lists_no_image_key_that_is_none(live_server: LiveServer) -> None:
+    order = make_order("bad-key", datetime.now(UTC), image_keys=("no key",))
+    response = live_server.client("auditor").post(
+        "/orders", data=sign_order(live_server.home, order).to_bytes()
+    )
+    assert is_problem(response, 422, "ImageKeyError")
+
+
 def test_what_is_no_envelope_is_refused(live_server: LiveServer) -> None:
     response = live_server.client("auditor").post("/orders", data=b"{}")
     assert is_problem(response, 422, "EnvelopeFormatError")

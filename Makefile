@@ -4,14 +4,20 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check install clean
+.PHONY: demo test test-image test-rest check install clean
 
 demo: $(INSTALLED)  ## run the whole story on handwritten digits
 	$(VENV)/bin/auditkit demo
 
-# One process for each core; tests of one file, and all that need the real image, stay together.
+# Building and running the real image takes as long as everything else, so it runs beside it.
 test: check  ## static checks, then every test
-	$(VENV)/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup
+	$(MAKE) --jobs=2 --keep-going --output-sync=line test-image test-rest
+
+test-image: $(INSTALLED)
+	$(VENV)/bin/pytest -m image
+
+test-rest: $(INSTALLED)
+	$(VENV)/bin/pytest -m "not image"
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff check

@@ -12,9 +12,7 @@ pytest_plugins = ["tests.containers.images"]
 IMAGE_FIXTURES = {"base_archive", "trainer_archive", "private_engine"}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Keep together, in one process, the tests that share what takes long to make."""
-    for item in items:
-        needs_image = IMAGE_FIXTURES.intersection(item.fixturenames)
-        item.add_marker(pytest.mark.xdist_group("image" if needs_image else str(item.path)))
+def pytest_itemcollected(item: pytest.Function) -> None:
+    """Mark what needs the real image, so that it can run beside everything else."""
+    if IMAGE_FIXTURES.intersection(item.fixturenames):
+        item.add_marker("image")

@@ -50,7 +50,7 @@ def derive(
     total = base.stat().st_size + sum(member.size for layer in listed for member in layer)
     counter = Counter(progress, WRITING, total)
     with new_image(output) as writer:
-        image = inspect_image(base, partial(_copy_layer, writer, counter))
+        image = inspect_image(base, partial(copy_layer, writer, counter))
         for layer in listed:
             writer.add_layer(counter.count(tar(layer)))
         writer.finish(_configuration(image.config, settings))
@@ -106,7 +106,8 @@ def _configuration(config: bytes, settings: Iterable[Setting]) -> Configuration:
     return Configuration(found.architecture, found.os, changed)
 
 
-def _copy_layer(writer: ImageWriter, counter: Counter, _what: str, layer: LayerStream) -> None:
+def copy_layer(writer: ImageWriter, counter: Counter, _what: str, layer: LayerStream) -> None:
+    """Write a layer of another image as it is, uncompressed: a `LayerVisitor`."""
     writer.add_layer(counter.count(_pieces(layer)))
 
 

@@ -83,8 +83,11 @@ class ImageWriter:
         self._layers.append(layer)
 
     def finish(self, configuration: Configuration) -> None:
-        """Write the documents. After this the archive is complete."""
-        config = configuration.document(digest for digest, _ in self._layers)
+        """Write the documents of a new image. After this the archive is complete."""
+        self.finish_as(configuration.document(digest for digest, _ in self._layers))
+
+    def finish_as(self, config: bytes) -> None:
+        """Write the documents of an image whose configuration is there already."""
         manifest = derived_manifest(config, tuple(self._layers))
         index = {
             "manifests": [

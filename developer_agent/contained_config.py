@@ -1,19 +1,21 @@
 """The configuration as the agent in a container sees it: the same run, at the container's places.
 
-Pure: paths in, paths out. What a path of the developer's machine is called inside is decided here
-and nowhere else.
+What a path of the developer's machine is called inside is decided here and nowhere else.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from auditkit.data.pools import DataSource
 from auditkit.evidence import containment
+from containers.filesystem import FileState
 from containers.package import CODE_IN_IMAGE, DATA_IN_IMAGE, packaged
 from developer_agent.errors import AgentError
-from developer_agent.run_config import RunConfig
+from developer_agent.run_config import CodeConfig, RunConfig
+from developer_agent.source_files import source_files
 from developer_agent.unix_http import HOST_NAME
 
 RELAY_URL = f"http://{HOST_NAME}"
@@ -25,7 +27,7 @@ BIND_PLACES: Mapping[Part, str] = {"pool": containment.POOL, "test": containment
 
 
 class CodeNotPackagedError(AgentError):
-    """The configuration names training code that is not in the image."""
+    """The configuration names training code that is not in the image, or not as it is now."""
 
 
 @dataclass(frozen=True)
@@ -78,3 +80,27 @@ def contained_config(config: RunConfig, base: Path, image_config: bytes) -> Cont
         }
     )
     return ContainedConfig(inside, binds)
+
+
+def check_packaged_code(code: CodeConfig, folder: Path, files: Mapping[str, FileState]) -> None:
+    """Check that the training code in an image is the one that lies beside the configuration.
+
+    What runs is the image's in any case. That an edited file would silently not, is what nobody
+    expects.
+
+    Args:
+        code: which files; relative to `folder`.
+        folder: of the configuration.
+        files: of the image, by their absolute paths.
+
+    Raises:
+        SourceFileError: a file is missing beside the configuration.
+        CodeNotPackagedError: a file is missing in the image, or differs.
+    """
+    for name, path in ((one.name, one.path) for one in source_files(code, folder)):
+        inside = files.get(f"{PACKAGED_CODE}/{name}")
+        if inside is None or inside.digest != sha256(path.read_bytes()).hexdigest():
+            what = "is not in the image" if inside is None else "differs from the one in the image"
+            raise CodeNotPackagedError(
+                f"{path} {what}; package it again with `auditkit package`, or restore the file"
+            )

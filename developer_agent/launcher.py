@@ -34,8 +34,13 @@ from containers.filesystem import FileState, FileSystem
 from containers.identity import InspectedImage, inspect_image
 from containers.limits import DEFAULT_LIMITS
 from containers.lockdown import Lockdown
+from containers.repack import loadable
 from containers.signature_file import read_image_signature
-from developer_agent.contained_config import ContainedConfig, contained_config
+from developer_agent.contained_config import (
+    ContainedConfig,
+    check_packaged_code,
+    contained_config,
+)
 from developer_agent.errors import AgentError
 from developer_agent.launch_document import LaunchDocument
 from developer_agent.relay import Relay
@@ -156,8 +161,8 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
     if settings is None:
         raise NoImageError(
             f"{launch.config_path} names no container image; make one with `auditkit package "
-            f"{launch.config_path}` and name it as container.image, or try things out with "
-            "`--no-container`, which never gets past assurance level L1"
+            f"{launch.config_path} --trainer trainer.tar` and name it as container.image, or try "
+            "things out with `--no-container`, which never gets past assurance level L1"
         )
     if RunFolder(run.folder_path).grant.exists() and not launch.resume:
         raise RunExistsError(
@@ -168,11 +173,12 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
     if not archive.is_file():
         raise NoImageError(
             f"there is no image {archive}, which container.image names; make it with `auditkit "
-            f"package {launch.config_path}`, or with `auditkit image build`"
+            f"package {launch.config_path} --trainer trainer.tar`, or with `auditkit image build`"
         )
     display.identifying(archive)
-    files = FileSystem(DEFAULT_LIMITS.files)
-    image = inspect_image(archive, files.apply)
+    system = FileSystem(DEFAULT_LIMITS.files)
+    image = inspect_image(archive, system.apply)
+    files = dict(system.files())
     signature = (
         read_image_signature(run.base / settings.signature, image.manifest)
         if settings.signature
@@ -180,12 +186,14 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
     )
     policy.check_image(_order(run), image.identity, signature)
     contained = contained_config(run.config, run.base, image.config)
+    if run.config.code is not None:
+        check_packaged_code(run.config.code, run.base, files)
     engine = Engine.connect()
     return _Prepared(
         launch=launch,
         settings=settings,
         image=image,
-        files=dict(files.files()),
+        files=files,
         signature=signature,
         contained=contained,
         engine=engine,
@@ -210,9 +218,11 @@ def _order(run: Run) -> AuditOrder:
 
 def _bring_in(engine: Engine, archive: Path, image: InspectedImage, display: LaunchDisplay) -> str:
     """Have the engine load the image unless it has it; return its name there."""
-    return engine.find_image(image.identity) or engine.load(
-        archive, image.identity, display.loading
-    )
+    image_id = engine.find_image(image.identity)
+    if image_id is None:
+        with loadable(archive) as path:
+            image_id = engine.load(path, image.identity, display.loading)
+    return image_id
 
 
 def _label(folder: RunFolder) -> dict[str, str]:

@@ -69,7 +69,8 @@ class AuditOrder(Schema):
     most_state_interval_steps: Annotated[int, Field(ge=1)] = 1000
     images: tuple[Sha256, ...] = Field(default=(), description="allowed container images")
     image_keys: tuple[ImageKey, ...] = Field(
-        default=(), description="keys whose signature also allows an image (cosign, ECDSA P-256)"
+        default=(),
+        description="keys whose signature also allows an image (cosign: ECDSA P-256, Ed25519)",
     )
     allow_without_container: bool = Field(
         default=False, description="accept runs outside a container, at a lower assurance level"

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from auditkit.cli.connection import ServerOption, TokenFileOption, connect
 from auditkit.cli.errors import UsageError
-from auditkit.cli.output import console, print_json, quoted
+from auditkit.cli.output import console, error_console, print_json, quoted
 from auditkit.evidence import dsse, statements
 from auditor_server.settings import DEFAULT_HOST, DEFAULT_PORT
 from schemas import AuditOrder
@@ -114,6 +114,12 @@ def order_create(
     add_order(Auditor.open(ServerSettings(home=home)), envelope)
     if output is not None:
         _write(output, envelope)
+    if not (order.images or order.image_keys or order.allow_without_container):
+        error_console.print(
+            "[yellow]warning:[/yellow] the order lists no image and no key, and allows no run "
+            "without a container: nobody can train under it",
+            soft_wrap=True,
+        )
     console.print(
         f"signed and filed order [bold]{order.order_id}[/bold] for {quoted(order.developer)}, in "
         f"force until {order.expires_at:%Y-%m-%d}"
@@ -160,10 +166,17 @@ def order_show(
     order: Annotated[str, typer.Argument(metavar="ORDER", help="Identifier of the order.")],
     server: ServerOption,
     token_file: TokenFileOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the signed order here as well."),
+    ] = None,
 ) -> None:
     """Show one order as it was signed."""
     with connect(server, token_file) as client:
-        payload = dsse.Envelope.from_bytes(client.order(order)).payload
+        envelope = client.order(order)
+    if output is not None:
+        _write(output, envelope)
+    payload = dsse.Envelope.from_bytes(envelope).payload
     print_json(statements.parse(payload, statements.ORDER_PREDICATE, AuditOrder).as_json())
 
 

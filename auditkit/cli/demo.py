@@ -114,8 +114,9 @@ def _trainer_image(path: Path) -> Path:
     if path.is_file():
         console.print(f"   image {_relative(path.resolve())}, built before")
         return path.resolve()
-    from auditkit.cli.building import build_trainer_image
+    from auditkit.cli.building import build_trainer_image, check_writable
 
+    check_writable(path)
     console.print(f"   building the trainer's image {path}, once; it is kept for the next demo")
     build_trainer_image(path)
     return path.resolve()

@@ -66,7 +66,8 @@ def train(
     capabilities, a read-only root, and every byte of the image verified before it starts.
 
     Exit code 0 when the submission verifies, 1 when it does not, 3 when the auditor's server does
-    not have everything yet (then run [cyan]auditkit sync[/cyan]), 130 after Ctrl-C.
+    not have everything yet (the message names the command to run then), 130 after Ctrl-C, 137
+    when the container was killed.
 
         auditkit train my-run.toml
         auditkit train examples/digits.toml --no-container
@@ -221,9 +222,14 @@ def _finish(
             if run.container is not None and result.unacknowledged
             else f"auditkit sync {config_path}"
         )
+        kept = (
+            "what the auditor has not acknowledged will be trained again"
+            if run.container is not None and result.unacknowledged
+            else "safe on disk"
+        )
         print_error(
-            f"{what}: {result.problem}.\nThe training is complete and safe on disk; when the "
-            f"server is back, run\n  {command}"
+            f"{what}: {result.problem}.\nThe training is complete, and {kept}; when the server is "
+            f"back, run\n  {command}"
         )
         sys.exit(EXIT_UNACKNOWLEDGED)
     if result.report is None:

@@ -33,7 +33,7 @@ ArchiveArgument = Annotated[
 image_app = typer.Typer(
     no_args_is_help=True,
     help="Identify, verify, compare, build and rebuild container images, from their files alone. "
-    "No engine is needed or believed.",
+    "None of this needs root, and no engine is believed.",
 )
 
 

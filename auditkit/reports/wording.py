@@ -255,7 +255,7 @@ def proven(report: ReportInput) -> list[Statement]:
         where = "one container" if count == 1 else f"{count} containers, one after another"
         statements.append(
             Statement(
-                "The code was the one that was approved.",
+                "The allowed image ran, as the container engine and the program inside report it.",
                 f"It ran in {where}, locked down and without a network. The image, whose identity "
                 "was recomputed from its bytes on the developer’s machine, "
                 f"{containers.admission(report.order, run)} (section 4).",

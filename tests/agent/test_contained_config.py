@@ -1,14 +1,20 @@
 """What a configuration becomes inside the container: the same run at other places."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from auditkit.data.pools import DataSource
 from containers.errors import DocumentFormatError
+from containers.filesystem import FileState
 from containers.package import LABEL
-from developer_agent.contained_config import CodeNotPackagedError, contained_config
+from developer_agent.contained_config import (
+    CodeNotPackagedError,
+    check_packaged_code,
+    contained_config,
+)
 from developer_agent.run_config import CodeConfig, RunConfig, ServerConfig
 from tests.adversary.forge import CONFIG
 
@@ -89,3 +95,34 @@ def test_code_that_was_not_packaged_is_missed_before_the_start(label: dict[str, 
 def test_a_label_that_is_not_ours_is_refused() -> None:
     with pytest.raises(DocumentFormatError, match="auditkit package"):
         contained_config(config(), FOLDER, image(data="everything"))
+
+
+def inside(name: str, content: bytes) -> tuple[str, FileState]:
+    state = FileState(
+        kind="file",
+        mode=0o644,
+        user=0,
+        group=0,
+        size=len(content),
+        digest=sha256(content).hexdigest(),
+        link="",
+        device=(0, 0),
+        attributes=None,
+    )
+    return f"/opt/run/code/{name}", state
+
+
+def test_edited_code_must_be_packaged_again(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "train.py").write_bytes(b"train()")
+    (tmp_path / "model/net.py").write_bytes(b"net()")
+    code = CodeConfig(loop="train.py", files=("model",))
+    packaged = dict([inside("train.py", b"train()"), inside("model/net.py", b"net()")])
+    check_packaged_code(code, tmp_path, packaged)
+    (tmp_path / "model/net.py").write_bytes(b"other()")
+    with pytest.raises(CodeNotPackagedError, match=r"net.py differs"):
+        check_packaged_code(code, tmp_path, packaged)
+    (tmp_path / "model/new.py").write_bytes(b"")
+    (tmp_path / "model/net.py").write_bytes(b"net()")
+    with pytest.raises(CodeNotPackagedError, match=r"new.py is not in the image"):
+        check_packaged_code(code, tmp_path, packaged)

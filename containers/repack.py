@@ -1,7 +1,8 @@
 """The same image in an archive that every engine loads.
 
 Engines before Docker 25 do not load a plain OCI layout, which is how an image comes out of a
-registry with the manifest that was signed. The configuration, and with it the image, stays what it was.
+registry with the manifest that was signed. The configuration, and with it the image, stays what it
+was.
 """
 
 import tempfile

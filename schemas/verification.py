@@ -25,7 +25,8 @@ class AssuranceLevel(IntEnum):
         return {
             0: "self-declared: the evidence does not hold together",
             1: "complete, signed and cosigned log",
-            2: "complete log, and closed containers of an allowed image, by engine and agent",
+            2: "complete log, and closed containers of an allowed image, "
+            "as engine and agent report",
             3: "complete log, verified image, and replay passed",
             4: "as L3, on hardware held by someone other than the developer, or attested",
         }[self.value]

@@ -11,7 +11,7 @@ demo: $(INSTALLED)  ## run the whole story on handwritten digits
 
 # Building and running the real image takes as long as everything else, so it runs beside it.
 test: check  ## static checks, then every test
-	$(MAKE) --jobs=2 --keep-going --output-sync=line test-image test-rest
+	$(MAKE) --jobs=2 --keep-going test-image test-rest
 
 test-image: $(INSTALLED)
 	$(VENV)/bin/pytest -m image

@@ -22,12 +22,22 @@ RELAY_URL = f"http://{HOST_NAME}"
 PACKAGED_CODE = f"/{CODE_IN_IMAGE}"
 PACKAGED_DATA = f"/{DATA_IN_IMAGE}"
 
+PICKLED_DATASETS = frozenset({"CIFAR10", "CIFAR100"})
+
 Part = Literal["pool", "test"]
 BIND_PLACES: Mapping[Part, str] = {"pool": containment.POOL, "test": containment.TEST}
 
 
 class CodeNotPackagedError(AgentError):
     """The configuration names training code that is not in the image, or not as it is now."""
+
+
+class PickledDataError(AgentError):
+    """A data set is kept as pickles, which are programs, outside the image."""
+
+
+class LaunchDocumentError(AgentError):
+    """The launch document names something that a contained run does not have."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +59,10 @@ def contained_config(config: RunConfig, base: Path, image_config: bytes) -> Cont
     Raises:
         DocumentFormatError: the image says in an unreadable way what was packaged into it.
         CodeNotPackagedError: the training code is not in the image.
+        PickledDataError: the data are pickles, and not in the image.
     """
     already = packaged(image_config)
-    if config.code is not None and PurePosixPath(config.code.loop).as_posix() not in already.code:
+    if config.code is not None and _normal(config.code.loop) not in already.code:
         raise CodeNotPackagedError(
             f"the configuration names the training code {config.code.loop}, the image holds "
             f"{', '.join(already.code) or 'none'}; package it again with `auditkit package`"
@@ -65,6 +76,7 @@ def contained_config(config: RunConfig, base: Path, image_config: bytes) -> Cont
             if part in already.data:
                 place = f"{PACKAGED_DATA}/{part}"
             else:
+                _check_not_pickled(source)
                 binds[part] = (base / source.path).resolve()
                 place = BIND_PLACES[part]
         sources[part] = source.model_copy(update={"path": place})
@@ -73,6 +85,7 @@ def contained_config(config: RunConfig, base: Path, image_config: bytes) -> Cont
     )
     inside = config.model_copy(
         update={
+            "container": None,  # where the image lies, is of no use inside
             "output": containment.OUTPUT,
             "server": server,
             "pool": sources["pool"],
@@ -80,6 +93,49 @@ def contained_config(config: RunConfig, base: Path, image_config: bytes) -> Cont
         }
     )
     return ContainedConfig(inside, binds)
+
+
+def check_contained(config: RunConfig, image_config: bytes) -> None:
+    """Check, inside, that a configuration names nothing but the places of a container.
+
+    The launch document lies where the developer can write. What it may choose is what the request
+    tells the auditor; no path in it may lead to code or data that the image does not name.
+
+    Raises:
+        LaunchDocumentError: a path or an address is another one.
+        PickledDataError: pickles are mounted.
+        DocumentFormatError: the image says in an unreadable way what was packaged into it.
+    """
+    already = packaged(image_config)
+    parts: tuple[tuple[Part, DataSource], ...] = (("pool", config.pool), ("test", config.test))
+    for part, source in parts:
+        if source.path == BIND_PLACES[part]:
+            _check_not_pickled(source)
+        elif source.path is not None and not (
+            part in already.data and source.path == f"{PACKAGED_DATA}/{part}"
+        ):
+            raise LaunchDocumentError(f"the {part} lies at {source.path}, which is no place of it")
+    for what, found, expected in (
+        ("the server", config.server.url, RELAY_URL),
+        ("the output folder", config.output, containment.OUTPUT),
+    ):
+        if found != expected:
+            raise LaunchDocumentError(f"{what} is {found}, expected was {expected}")
+    if config.code is not None and _normal(config.code.loop) not in already.code:
+        raise LaunchDocumentError(f"the training code {config.code.loop} is not the image's")
+
+
+def _check_not_pickled(source: DataSource) -> None:
+    if source.dataset in PICKLED_DATASETS:
+        raise PickledDataError(
+            f"torchvision keeps {source.dataset} as pickles, and a pickle from outside the image "
+            "can run any code; package it with `auditkit package --include-data`, or keep it as an "
+            "image folder or as arrays"
+        )
+
+
+def _normal(name: str) -> str:
+    return PurePosixPath(name).as_posix()
 
 
 def check_packaged_code(code: CodeConfig, folder: Path, files: Mapping[str, FileState]) -> None:

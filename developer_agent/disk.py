@@ -57,6 +57,11 @@ def write_atomically(path: Path, data: bytes, mode: int = PUBLIC_MODE) -> None:
         ) from error
 
 
+def is_temporary(path: Path) -> bool:
+    """Tell whether a file is what an unfinished write leaves."""
+    return path.name.startswith(".") and path.name.endswith(_TEMPORARY_SUFFIX)
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what a crash left of unfinished writes; nobody else may be writing there."""
     for temporary in folder.glob(f".*{_TEMPORARY_SUFFIX}"):

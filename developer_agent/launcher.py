@@ -65,6 +65,10 @@ class NoImageError(AgentError):
     """The configuration names no container image, or one that is not there."""
 
 
+class OutputFolderError(AgentError):
+    """The output folder holds something else than a run; all of it would be shown inside."""
+
+
 class ContainerLostError(AgentError):
     """The engine went away while the container ran."""
 
@@ -169,6 +173,7 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
             f"{run.folder_path} holds a run already; add --resume to go on with it, or choose "
             "another output folder"
         )
+    _check_output(run)
     archive = run.base / settings.image
     if not archive.is_file():
         raise NoImageError(
@@ -200,6 +205,16 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
         image_id=_bring_in(engine, archive, image, display),
         folder=RunFolder.create(run.folder_path),
     )
+
+
+def _check_output(run: Run) -> None:
+    strangers = RunFolder(run.folder_path).strangers()
+    if strangers:
+        raise OutputFolderError(
+            f"the output folder {run.folder_path} holds {', '.join(strangers[:3])}, which is no "
+            "part of a run; the container sees and may change all of it, so choose a folder of "
+            "its own"
+        )
 
 
 def _order(run: Run) -> AuditOrder:

@@ -139,8 +139,9 @@ class Relay:
 
     def _start(self) -> subprocess.Popen[bytes]:
         # A token may have come in a variable; children inherit those.
+        token = self._settings.token
         environment = {
-            name: value for name, value in os.environ.items() if self._settings.token not in value
+            name: value for name, value in os.environ.items() if not token or token not in value
         }
         with self._log.open("ab") as log:
             process = subprocess.Popen(

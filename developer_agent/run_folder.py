@@ -25,6 +25,7 @@ from pathlib import Path
 from developer_agent.disk import (
     PRIVATE_MODE,
     PUBLIC_MODE,
+    is_temporary,
     remove_temporaries,
     sync_folder,
     write_atomically,
@@ -32,6 +33,7 @@ from developer_agent.disk import (
 from developer_agent.errors import DiskWriteError, RunFileMissingError, RunLockedError
 from schemas import SessionRequest
 
+LOCK, LAUNCH_LOCK = "lock", "launch.lock"
 _FOLDER_MODE = 0o700  # the pool's keys and the model are the developer's secrets
 
 
@@ -115,6 +117,17 @@ class RunFolder:
             ) from error
         return folder
 
+    def strangers(self) -> list[str]:
+        """Return the names of what lies in the folder and is no part of a run, sorted."""
+        if not self.path.is_dir():
+            return []
+        members = [one.path if isinstance(one, StoredFile) else one for one in vars(self).values()]
+        own = {one.relative_to(self.path).parts[0] for one in members if one != self.path}
+        own |= {LOCK, LAUNCH_LOCK}
+        return sorted(
+            one.name for one in self.path.iterdir() if one.name not in own and not is_temporary(one)
+        )
+
     @property
     def of_container(self) -> bool:
         """True when the session was asked for in a container, whose key is not kept here."""
@@ -144,7 +157,7 @@ class RunFolder:
             RunLockedError: somebody else holds the lock.
             RunFileMissingError: there is no such run.
         """
-        with self._locked("lock"):
+        with self._locked(LOCK):
             for folder in (
                 self.path,
                 self.states,
@@ -162,7 +175,7 @@ class RunFolder:
             RunLockedError: somebody else holds the lock.
             RunFileMissingError: there is no such run.
         """
-        with self._locked("launch.lock"):
+        with self._locked(LAUNCH_LOCK):
             yield
 
     @contextmanager

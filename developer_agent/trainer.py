@@ -5,6 +5,7 @@ from typing import Protocol
 
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from developer_agent.session import Session
+from developer_agent.source_files import source_files
 from developer_agent.supervised_run import Run, RunResult, SupervisedRun, supervised
 from developer_agent.supervision import StepProgress
 from developer_agent.training_loop import TrainingLoop, load_loop
@@ -82,6 +83,7 @@ def built_in_loop(run: SupervisedRun) -> Cohorts:
 def _loop(run: Run) -> TrainingLoop:
     """Return the loop to run. Mistakes in it, or in the model, show before a session is opened."""
     if run.config.code is not None:
+        source_files(run.config.code, run.code_path)  # refuses what lies outside, before it runs
         return load_loop(run.code_path / run.config.code.loop)
     EnhancedAuditedModel.build(run.config.training, seed=0)
     return built_in_loop

@@ -9,7 +9,7 @@ from auditkit.cli.errors import EXPECTED_ERRORS, UsageError, describe
 from auditkit.cli.output import print_error
 from auditkit.evidence import containment
 from developer_agent.client import ServerClient
-from developer_agent.contained_config import PACKAGED_CODE, RELAY_URL
+from developer_agent.contained_config import PACKAGED_CODE, RELAY_URL, check_contained
 from developer_agent.errors import ServerError
 from developer_agent.inside import look_around
 from developer_agent.launch_document import LaunchDocument
@@ -66,6 +66,7 @@ def _run(document: LaunchDocument) -> Run:
         inside=look_around(),
     )
     containment.check_container(container)
+    check_contained(document.run, document.image_config.encode())
     return Run(
         config=document.run,
         base=Path("/"),

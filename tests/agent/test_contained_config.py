@@ -12,6 +12,9 @@ from containers.filesystem import FileState
 from containers.package import LABEL
 from developer_agent.contained_config import (
     CodeNotPackagedError,
+    LaunchDocumentError,
+    PickledDataError,
+    check_contained,
     check_packaged_code,
     contained_config,
 )
@@ -126,3 +129,45 @@ def test_edited_code_must_be_packaged_again(tmp_path: Path) -> None:
     (tmp_path / "model/net.py").write_bytes(b"net()")
     with pytest.raises(CodeNotPackagedError, match=r"new.py is not in the image"):
         check_packaged_code(code, tmp_path, packaged)
+
+
+def cifar(path: str) -> DataSource:
+    return DataSource(kind="torchvision", dataset="CIFAR10", path=path)
+
+
+def test_pickles_are_taken_from_the_image_alone() -> None:
+    with pytest.raises(PickledDataError, match="--include-data"):
+        contained_config(config(pool=cifar("data/cifar")), FOLDER, image())
+    packaged = contained_config(config(pool=cifar("data/cifar")), FOLDER, image(data=["pool"]))
+    check_contained(packaged.config, image(data=["pool"]))
+
+
+def test_what_the_launcher_makes_of_a_configuration_is_accepted_inside() -> None:
+    for label in ({}, {"data": ["pool", "test"]}, {"code": ["train.py"]}):
+        own = config(code=CodeConfig(loop="train.py")) if "code" in label else config()
+        check_contained(contained_config(own, FOLDER, image(**label)).config, image(**label))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"output": "/opt/run/code"},
+        {"server": config().server},
+        {"pool": DataSource(kind="image_folder", path="/output")},
+        {"pool": DataSource(kind="image_folder", path="/opt/run/data/pool")},
+        {"test": DataSource(kind="image_folder", path="/data/pool")},
+        {"code": CodeConfig(loop="/output/evil.py")},
+        {"code": CodeConfig(loop="../../output/evil.py")},
+    ],
+)
+def test_a_launch_document_cannot_lead_to_other_places(changes: dict[str, object]) -> None:
+    inside = contained_config(config(), FOLDER, image()).config
+    check_contained(inside, image())
+    with pytest.raises(LaunchDocumentError):
+        check_contained(inside.model_copy(update=changes), image())
+
+
+def test_mounted_pickles_are_refused_inside_as_well() -> None:
+    inside = contained_config(config(), FOLDER, image()).config
+    with pytest.raises(PickledDataError):
+        check_contained(inside.model_copy(update={"pool": cifar("/data/pool")}), image())

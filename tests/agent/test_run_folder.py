@@ -118,3 +118,15 @@ def test_a_launcher_keeps_others_off_while_its_container_works_on_the_run(tmp_pa
             pass
     with folder.launch_lock(), folder.lock():
         pass
+
+
+def test_what_is_no_part_of_a_run_is_told(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path / "new").strangers() == []
+    folder = RunFolder.create(tmp_path / "run")
+    folder.request.write(b"{}")
+    folder.continuation_request(1).path.parent.mkdir(exist_ok=True)
+    (folder.path / ".request.json.00.being-written").touch()
+    with folder.lock(), folder.launch_lock():
+        assert folder.strangers() == []
+    (folder.path / "token").touch()
+    assert folder.strangers() == ["token"]

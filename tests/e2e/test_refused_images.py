@@ -112,3 +112,10 @@ def test_a_plain_process_is_refused_by_an_order_that_demands_a_container(world: 
     done = world.cli("train", "--no-container", str(world.config))
     assert done.returncode == 1
     assert "ContainerRequiredError" in done.stderr
+
+
+def test_a_folder_that_holds_other_things_is_not_shown_inside(world: World, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "private.txt").write_text("private")
+    printed = train(world, tmp_path, save(tmp_path, IMAGE.both()))
+    assert "holds private.txt, which is no part of a run" in printed

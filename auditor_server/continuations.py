@@ -2,6 +2,7 @@
 
 from auditkit.evidence import canonical, containment, dsse, statements
 from auditkit.evidence.bundle import MAX_CONTINUATIONS
+from auditkit.evidence.continuations import check_fresh_container
 from auditkit.evidence.keys import PublicKey
 from auditor_server.context import Auditor
 from auditor_server.documents import parse, parse_canonical, read_grant
@@ -38,8 +39,8 @@ def continue_session(auditor: Auditor, session: SessionRow, data: bytes) -> byte
 
     * MUST refuse a request that names another session or another grant, one for a session that
       was not granted for a container or has ended, another image or another environment than was
-      granted, a container that breaks a rule of `auditkit.evidence.containment`, and a key that
-      signs for any session already or is revoked;
+      granted, a container that breaks a rule of `auditkit.evidence.containment` or that the
+      session ran in before, and a key that signs for any session already or is revoked;
     * MUST take `log_size` from the log in the very transaction that stores the continuation, so
       that no flush can come in between: a checkpoint of a larger size is from then on accepted
       under the new key only, one of at most this size under the key that was in force for it;
@@ -64,6 +65,7 @@ def continue_session(auditor: Auditor, session: SessionRow, data: bytes) -> byte
         ContinuationImageError, ContinuationEnvironmentError: another image, or another machine or
             software, than was granted.
         ContainmentError: the container breaks a rule; the subclass names it.
+        ContainerReusedError: the session ran in this container before.
         KeyFormatError, WeakKeyError: a session key that can't be trusted.
         SessionKeyReusedError: the key signs for a session already.
         SessionSealedError, SessionExpiredError: the session has ended, or a key is revoked.
@@ -82,7 +84,8 @@ def continue_session(auditor: Auditor, session: SessionRow, data: bytes) -> byte
     if request.session_key in root.revoked_session_keys:
         raise SessionExpiredError("the auditor has revoked this key; make a fresh one")
     check_open(session, grant, auditor.now())
-    _check_same_set_up(parse(SessionRequest, session.request), request)
+    began = parse(SessionRequest, session.request)
+    _check_same_set_up(began, request)
     containment.check_container(request.container)
     PublicKey.from_hex(request.session_key)
 
@@ -91,6 +94,8 @@ def continue_session(auditor: Auditor, session: SessionRow, data: bytes) -> byte
             raise SessionKeyReusedError(
                 "this session key already serves a session; make a fresh key in every container"
             )
+        # Read here, where the transaction keeps any other continuation from being stored.
+        check_fresh_container(request.container, _containers(auditor, current.id, began))
         now = auditor.now()
         check_open(current, grant, now)
         number = current.continuations + 1
@@ -166,6 +171,16 @@ def _check_same_set_up(granted: SessionRequest, request: ContinuationRequest) ->
             f"the fresh container has {', '.join(differing)}; resume the session on the machine "
             "and with the settings that it began with"
         )
+
+
+def _containers(auditor: Auditor, session_id: str, began: SessionRequest) -> set[str]:
+    """Return the identifiers of all containers that the session has run in."""
+    asked = [
+        parse(ContinuationRequest, row.request).container
+        for row in auditor.store.continuations(session_id)
+    ]
+    runs = asked if began.container is None else [began.container, *asked]
+    return {run.description.container_id for run in runs}
 
 
 def _sign(auditor: Auditor, continuation: SessionContinuation) -> bytes:

@@ -5,7 +5,7 @@ program on the developer's machine: everything that is read is validated, nothin
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic.alias_generators import to_pascal
@@ -25,6 +25,15 @@ UNMASKED = "systempaths=unconfined"
 NO_HEALTH_CHECK = "NONE"
 ALL_DEVICES = -1
 EPHEMERAL_PORTS = "all exposed ports"
+
+USUAL_RUNTIMES = frozenset({"", "runc", "nvidia", "io.containerd.runc.v2"})
+"""Other runtimes are programs of somebody's choice, run with the engine's rights."""
+
+LOOSENING_TMPFS_OPTIONS = frozenset({"exec", "suid", "dev"})
+"""Engines mount a tmpfs without these unless they are asked to."""
+
+Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]  # what an engine's int64 can hold
+Option = Annotated[str, Field(max_length=10_000_000)]  # bounded, and so checked to be Unicode
 
 M = TypeVar("M", bound="Answer")
 
@@ -90,7 +99,7 @@ class _Device(Answer):
 
 class _DeviceRequest(Answer):
     driver: str = ""
-    count: int = 0
+    count: Integer = 0
     device_ids: list[str] = Field(default=[], alias="DeviceIDs")
     capabilities: list[list[str]] = []
 
@@ -114,12 +123,21 @@ class _Mount(Answer):
     writable: bool = Field(alias="RW")
 
 
+class _TmpfsOptions(Answer):
+    options: list[list[str]] = []
+
+
+class _MountRequest(Answer):
+    target: str = ""
+    tmpfs_options: _TmpfsOptions = _TmpfsOptions()
+
+
 class _HostConfig(Answer):
     privileged: bool
     readonly_rootfs: bool
     cap_add: list[str] = []
     cap_drop: list[str] = []
-    security_opt: list[str] = []
+    security_opt: list[Option] = []
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
     network_mode: str
@@ -135,11 +153,16 @@ class _HostConfig(Answer):
     port_bindings: dict[str, JsonValue] = {}
     publish_all_ports: bool = False
     restart_policy: _RestartPolicy = _RestartPolicy()
-    memory: int
-    nano_cpus: int = 0
-    cpu_quota: int = 0
-    cpu_period: int = 0
-    pids_limit: int = 0
+    memory: Integer
+    nano_cpus: Integer = 0
+    cpu_quota: Integer = 0
+    cpu_period: Integer = 0
+    pids_limit: Integer = 0
+    init: bool = False
+    runtime: str = ""
+    group_add: list[str] = []
+    sysctls: dict[str, str] = {}
+    mounts: list[_MountRequest] = []
 
 
 class _NetworkSettings(Answer):
@@ -151,7 +174,7 @@ class ContainerState(Answer):
     """Whether a container runs, and how it ended."""
 
     running: bool
-    exit_code: int = 0
+    exit_code: Integer = 0
     out_of_memory: bool = Field(default=False, alias="OOMKilled")
 
 
@@ -212,6 +235,7 @@ class InspectedContainer(Answer):
                 mounts=tuple(_mounts(host.tmpfs, self.mounts)),
                 restart_policy=host.restart_policy.name,
                 health_check=tuple(_health_check(self.config.healthcheck)),
+                extras=tuple(_extras(host)),
                 memory_bytes=max(host.memory, 0),
                 cpus=_cpus(host),
                 most_processes=host.pids_limit,
@@ -253,6 +277,24 @@ def _devices(host: _HostConfig) -> Iterator[str]:
     for request in host.device_requests:
         if not request.is_for_gpus:
             yield from request.names()
+
+
+def _extras(host: _HostConfig) -> Iterator[str]:
+    if host.init:
+        yield "init=true"
+    if host.runtime not in USUAL_RUNTIMES:
+        yield f"runtime={host.runtime}"
+    for group in host.group_add:
+        yield f"group={group}"
+    for name, value in host.sysctls.items():
+        yield f"sysctl={name}={value}"
+    scratch = [(place, options.split(",")) for place, options in host.tmpfs.items()]
+    for mount in host.mounts:
+        scratch += [(mount.target, one) for one in mount.tmpfs_options.options]
+    for place, options in scratch:
+        for option in options:
+            if option in LOOSENING_TMPFS_OPTIONS:
+                yield f"tmpfs={place}:{option}"
 
 
 def _mounts(tmpfs: Mapping[str, str], mounts: list[_Mount]) -> Iterator[ContainerMount]:

@@ -23,6 +23,11 @@ signed before can be done; `continuation` then gets the run a new key.
 
 The k-th cosigned checkpoint covers k - 1 receipts. Its size therefore says how many records of the
 spool are acknowledged, and no other bookkeeping exists that could contradict it.
+
+Others may write to the run folder; in a container that is everybody but this process. So nothing
+is signed because it stands on the disk: what was recorded by this process, or was read when the
+folder was opened and found under a signature, must still be the same (see `spool`), and roots
+grow from hashes in memory.
 """
 
 import json
@@ -30,6 +35,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Self
 
 from auditkit.evidence import notes, trust
@@ -234,6 +240,7 @@ class Committer:
             ServerError: `temporary` says whether to call again; the same bytes are sent then.
             CosignatureError: the answer is not this checkpoint, cosigned.
             SessionKeyGoneError: there is something to sign, and no key to sign it with.
+            LogDamagedError: somebody else has changed the spool or the log; nothing was signed.
             SpoolWriteError: the disk is full.
             CommitterStoppedError: `stop` was called; the answer, if one came, was dropped.
         """
@@ -324,8 +331,16 @@ class Committer:
     def _recover_acknowledged(self) -> None:
         earlier = len(self._checkpoints) - 1
         note = json.loads(self._checkpoints.read(earlier, 1)[0]).encode()
-        self._last = self._cosigned.open(note, note, receipts=earlier)
+        last = self._cosigned.open(note, note, receipts=earlier)
         self._check_root(note)
+        # How many notes there are is not signed, and it says where in the spool the log goes on.
+        found = sum(map(is_receipt, islice(self._log.lines(), last.size)))
+        if found != earlier:
+            raise LogDamagedError(
+                f"{self._checkpoints.path} has {earlier} notes before the last one, the log has "
+                f"receipts for {found}; restore the file, or start a new session"
+            )
+        self._last = last
 
     def _recover_pending(self) -> None:
         note = self._pending_file.read()

@@ -5,8 +5,8 @@ without a signature, where anyone could have changed it, so it is dropped and do
 
 1. A flush that was signed before is sent once more as it is; this needs no key.
    *Crash: it is sent again, and the server recognises it.*
-2. Log and spool are cut to what is cosigned; the spool is made anew from the log, whose root the
-   auditor signed. *Crash: both are made again.*
+2. Log and spool are cut to what is cosigned; the spool is made anew from the log, from the very
+   bytes whose root the auditor signed. *Crash: both are made again.*
 3. A continuation request for a key that only this process has is stored, then sent.
    *Crash: the next process sends it again to learn the answer, whose key nobody has, and asks for
    a continuation of its own at the same size of the log.*
@@ -46,11 +46,12 @@ LINES_AT_ONCE = 4096  # bounds memory while the spool is made anew
 def continue_session(
     session: Session, spool: Spool, client: ServerClient, container: ContainerRun
 ) -> Session:
-    """Make a run that was broken off ready to go on in this process; the caller holds its lock.
+    """Make a run ready to begin or go on in this container; the caller holds its lock.
 
     Args:
-        session: as loaded from the run folder, without a key.
-        spool: of the run; cut to what the auditor has cosigned.
+        session: as loaded from the run folder, without a key; or as opened by this process.
+        spool: of the run; cut to what the auditor has cosigned, which is nothing in the latter
+            case, whatever somebody has put there.
         client: the auditor's server.
         container: the one that this process runs in.
 
@@ -64,6 +65,9 @@ def continue_session(
         CosignatureError, ContinuationRefusedError, EvidenceError: an answer is not the auditor's,
             or not for this run.
     """
+    if session.key is not None:
+        spool.truncate(0)
+        return session
     with Committer.open(session.folder, spool, client, session.trust_root) as committer:
         committer.settle()
         size = committer.size

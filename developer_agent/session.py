@@ -6,7 +6,9 @@ run goes on without it.
 """
 
 import hashlib
+import random
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +21,10 @@ from auditkit.evidence.derivation import Schedule, derive_split
 from auditkit.evidence.keys import SigningKey
 from developer_agent.client import ServerClient
 from developer_agent.environment import SourceFile, code_digest, describe_environment
-from developer_agent.errors import AgentError
+from developer_agent.errors import AgentError, ServerError
 from developer_agent.recorder import Recorder
 from developer_agent.run_folder import RunFolder
+from developer_agent.uplink import retry_delay
 from schemas import (
     AuditOrder,
     ContainerRun,
@@ -34,6 +37,9 @@ from schemas import (
 
 TEST_KEY_LABEL = b"auditkit/test-manifest/v1\0"
 MANIFEST_KEY_BYTES = 32
+# Attempts to ask for a session, over about 20 seconds: a restart of the server or of a router. In a
+# container a lost answer is a lost session, since nobody else has its key.
+OPENING_ATTEMPTS = 8
 
 
 class GrantRefusedError(AgentError):
@@ -82,6 +88,16 @@ class Session:
         )
 
 
+@dataclass(frozen=True)
+class _Documents:
+    """The documents of a session, each read once: what is checked is what is used."""
+
+    trust_root: bytes
+    order: bytes
+    request: bytes
+    grant: bytes
+
+
 def open_session(
     client: ServerClient,
     folder: RunFolder,
@@ -97,8 +113,9 @@ def open_session(
 ) -> Session:
     """Ask the auditor for a session and keep all its documents in the run folder.
 
-    A request that was sent before and got no answer is sent again as it was, so that a lost
-    answer costs no second session. In a container it is not: nobody has its key any more.
+    A request that got no answer is sent again as it was, so that a lost answer costs no second
+    session: at once, and by the next process too. In a container the next process asks anew:
+    nobody has the key of the request before any more.
 
     Args:
         client: the auditor's server.
@@ -113,7 +130,7 @@ def open_session(
         container: the one that this process runs in; the session key then stays in memory.
 
     Raises:
-        ServerError: no answer, or a refusal with its reason.
+        ServerError: no answer to `OPENING_ATTEMPTS` attempts, or a refusal with its reason.
         TrustRootError, EvidenceError: order or grant are not the auditor's.
         GrantRefusedError: the grant answers something else.
     """
@@ -141,13 +158,15 @@ def open_session(
             environment=describe_environment(config.threads),
             requested_at=now,
         )
-        folder.request.write(canonical.to_bytes(request))
-    request_bytes = folder.request.read()
-    folder.grant.write(
-        client.open_session(order_id, request_bytes, manifest.leaves, test_manifest.leaves)
-    )
+        request_bytes = canonical.to_bytes(request)
+        folder.request.write(request_bytes)
+    else:
+        request_bytes = folder.request.read()
+    grant_bytes = _ask(client, order_id, request_bytes, manifest, test_manifest)
+    folder.grant.write(grant_bytes)
     return _checked_session(
         folder,
+        _Documents(trust_root_bytes, order_bytes, request_bytes, grant_bytes),
         config,
         key,
         data=(pool, test),
@@ -165,20 +184,44 @@ def load_session(
     *,
     user_code: Iterable[SourceFile] = (),
     container: ContainerRun | None = None,
+    trust_root_bytes: bytes | None = None,
 ) -> Session:
     """Load the session of a run folder, to begin it or to resume it.
 
     In a container the session comes without a key; `continuation.continue_session` gives it one.
 
+    Args:
+        folder: of the run; the caller holds its lock.
+        config: what is trained.
+        pool: all samples of the training.
+        test: fresh samples.
+        user_code: the developer's own source files.
+        container: the one that this process runs in.
+        trust_root_bytes: as given to this process from outside the run folder. In a container the
+            folder's must be the same, since others can write there.
+
     Raises:
         RunFileMissingError: no session was opened there.
-        RunMismatchError: configuration, data, code or environment are not those of the session.
+        RunMismatchError: trust root, order, configuration, data, code or environment are not those
+            of the session.
         EvidenceError, GrantRefusedError: a document is not the auditor's.
     """
     manifests = _manifests(pool, test, folder.manifest_key.read())
     key = None if folder.of_container else SigningKey.from_pem(folder.session_key.read())
+    documents = _Documents(
+        folder.trust_root.read(), folder.order.read(), folder.request.read(), folder.grant.read()
+    )
+    given = documents.trust_root if trust_root_bytes is None else trust_root_bytes
+    if container is not None and documents.trust_root != given:
+        raise RunMismatchError(
+            f"expected the trust root that this container was given, SHA-256 "
+            f"{canonical.sha256_hex(given)}, found {canonical.sha256_hex(documents.trust_root)} in "
+            f"{folder.trust_root.path}; restore the file to resume, or choose another output "
+            "folder for a new session"
+        )
     return _checked_session(
         folder,
+        documents,
         config,
         key,
         data=(pool, test),
@@ -201,8 +244,25 @@ def record_grant(recorder: Recorder, session: Session) -> None:
     )
 
 
+def _ask(
+    client: ServerClient, order_id: str, request: bytes, pool: Manifest, test: Manifest
+) -> bytes:
+    """Send one request until it is answered; return the grant."""
+    jitter = random.SystemRandom()
+    failures = 0
+    while True:
+        try:
+            return client.open_session(order_id, request, pool.leaves, test.leaves)
+        except ServerError as error:
+            failures += 1
+            if not error.temporary or failures == OPENING_ATTEMPTS:
+                raise
+        time.sleep(retry_delay(failures, jitter))
+
+
 def _checked_session(
     folder: RunFolder,
+    documents: _Documents,
     config: TrainingConfig,
     key: SigningKey | None,
     *,
@@ -211,23 +271,19 @@ def _checked_session(
     user_code: Iterable[SourceFile],
     container: ContainerRun | None,
 ) -> Session:
-    trust_root = trust.open_trust_root(folder.trust_root.read(), datetime.now(UTC))
+    trust_root = trust.open_trust_root(documents.trust_root, datetime.now(UTC))
+    order_envelope = dsse.Envelope.from_bytes(documents.order)
     order = trust.verify_statement(
-        trust_root,
-        "order",
-        dsse.Envelope.from_bytes(folder.order.read()),
-        statements.ORDER_PREDICATE,
-        AuditOrder,
+        trust_root, "order", order_envelope, statements.ORDER_PREDICATE, AuditOrder
     )
-    grant_envelope = dsse.Envelope.from_bytes(folder.grant.read())
+    grant_envelope = dsse.Envelope.from_bytes(documents.grant)
     grant = trust.verify_statement(
         trust_root, "session", grant_envelope, statements.GRANT_PREDICATE, SessionGrant
     )
-    request_bytes = folder.request.read()
-    request = SessionRequest.from_bytes(request_bytes)
+    request = SessionRequest.from_bytes(documents.request)
     (pool, test), (manifest, test_manifest) = data, manifests
     if (grant.request_digest, grant.session_key) != (
-        canonical.sha256_hex(request_bytes),
+        canonical.sha256_hex(documents.request),
         request.session_key if key is None else key.public.hex,
     ):
         raise GrantRefusedError(
@@ -236,6 +292,7 @@ def _checked_session(
         )
     image_digest = None if container is None else container.image.config_digest
     for what, found, expected in (
+        ("the order", canonical.sha256_hex(order_envelope.payload), request.order_digest),
         ("being in a container, or not,", container is not None, request.container is not None),
         ("the container's image", image_digest, request.image_digest),
         ("the training configuration", config, request.config),

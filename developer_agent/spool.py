@@ -6,6 +6,10 @@ promised it.
 
 The lines are also leaves of a Merkle tree (RFC 6962, section 2.1), whose root over the first n
 lines is `root(n)`.
+
+The file may lie where others can write. So each line is hashed once, from the bytes that were
+appended, or that were read when the file was opened. Those hashes stay in memory (32 bytes per
+line): roots are made of them alone, and what is read again must have them.
 """
 
 import os
@@ -15,25 +19,32 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
-from auditkit.evidence.merkle import Frontier, leaf_hash
+from auditkit.evidence.merkle import HASH_BYTES, Frontier, LeafHash, leaf_hash
 from developer_agent.disk import PUBLIC_MODE, sync_folder
-from developer_agent.errors import DiskWriteError, SpoolLineError, SpoolRangeError, SpoolWriteError
+from developer_agent.errors import (
+    DiskWriteError,
+    LogDamagedError,
+    SpoolLineError,
+    SpoolRangeError,
+    SpoolWriteError,
+)
 
 _OPEN_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _NEWLINE = b"\n"
 _NUL = b"\0"
 _BLOCK_BYTES = 1 << 20  # read at once while recovering
-_LINES_PER_HASHING = 4096  # read at once while hashing, to bound memory
+_LINES_AT_ONCE = 4096  # read at once while iterating, to bound memory
 
 
 class Spool:
     """Lines of a file, appended by one thread at a time and readable by others meanwhile."""
 
-    def __init__(self, path: Path, descriptor: int, ends: "array[int]") -> None:
+    def __init__(self, path: Path, descriptor: int, ends: "array[int]", hashes: bytearray) -> None:
         """Use `Spool.open`."""
         self._path = path
         self._descriptor = descriptor
         self._ends = ends  # byte offset after each line, with a leading 0; grows after the write
+        self._hashes = hashes  # leaf hash of each line; grows before `_ends`, which readers look at
         self._frontier = Frontier()
 
     @classmethod
@@ -55,11 +66,11 @@ class Spool:
             ) from error
         if not existed:
             sync_folder(path.parent)
-        ends = _whole_lines(descriptor)
+        ends, hashes = _whole_lines(descriptor)
         if os.fstat(descriptor).st_size != ends[-1]:
             os.ftruncate(descriptor, ends[-1])
             os.fsync(descriptor)
-        return cls(path, descriptor, ends)
+        return cls(path, descriptor, ends, hashes)
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +111,7 @@ class Spool:
                 )
         data = _NEWLINE.join((*lines, b""))
         self._write(data)
+        self._hashes += b"".join(map(leaf_hash, lines))
         end = self._ends[-1]
         for line in lines:
             end += len(line) + 1
@@ -136,6 +148,7 @@ class Spool:
 
         Raises:
             SpoolRangeError: the file has no such lines.
+            LogDamagedError: somebody else has changed one of them since it was appended or opened.
         """
         last = first + count
         if first < 0 or count < 0 or last > len(self):
@@ -148,7 +161,22 @@ class Spool:
                 ends.pop()
         data = self._read_bytes(ends[0], ends[-1])
         start = ends[0]
-        return [data[low - start : high - start - 1] for low, high in pairwise(ends)]
+        lines = [data[low - start : high - start - 1] for low, high in pairwise(ends)]
+        for index, line in enumerate(lines, start=first):
+            self._check_unchanged(index, line)
+        return lines
+
+    def _hash(self, index: int) -> LeafHash:
+        return LeafHash(self._hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES])
+
+    def _check_unchanged(self, index: int, line: bytes) -> None:
+        expected, found = self._hash(index), leaf_hash(line)
+        if found != expected:
+            raise LogDamagedError(
+                f"line {index} of {self._path} was changed by another program: expected leaf hash "
+                f"{expected.hex()}, found {found.hex()}; nothing of the change was signed. Keep "
+                "other programs away from the run folder, restore the file, and resume the run"
+            )
 
     def _read_bytes(self, start: int, end: int) -> bytes:
         parts = []
@@ -163,10 +191,14 @@ class Spool:
         return b"".join(parts)
 
     def lines(self) -> Iterator[bytes]:
-        """Iterate over all lines that are there now, in constant memory."""
+        """Iterate over all lines that are there now, in constant memory.
+
+        Raises:
+            LogDamagedError: as for `read`.
+        """
         size = len(self)
-        for first in range(0, size, _LINES_PER_HASHING):
-            yield from self.read(first, min(_LINES_PER_HASHING, size - first))
+        for first in range(0, size, _LINES_AT_ONCE):
+            yield from self.read(first, min(_LINES_AT_ONCE, size - first))
 
     def truncate(self, count: int) -> None:
         """Keep the first `count` lines.
@@ -179,6 +211,7 @@ class Spool:
         if count == len(self):
             return
         del self._ends[count + 1 :]
+        del self._hashes[count * HASH_BYTES :]
         os.ftruncate(self._descriptor, self._ends[-1])
         os.fsync(self._descriptor)
         if self._frontier.size > count:
@@ -187,18 +220,19 @@ class Spool:
     def root(self, size: int) -> bytes:
         """Merkle root over the first `size` lines (RFC 6962, section 2.1).
 
-        Hashing is done here and not in `append`, off the training thread; asking for growing sizes
-        hashes each line once. One thread at a time may ask.
+        The file is not read: the leaves are the lines as they were appended, or read when it was
+        opened. Asking for growing sizes takes each leaf once. One thread at a time may ask.
 
         Raises:
             SpoolRangeError: the file has fewer lines.
         """
+        if not 0 <= size <= len(self):
+            raise SpoolRangeError(
+                f"the root over {size} lines of {self._path} was asked for, it has {len(self)}"
+            )
         if size < self._frontier.size:
             self._frontier = Frontier()
-        while self._frontier.size < size:
-            first = self._frontier.size
-            count = min(_LINES_PER_HASHING, size - first)
-            self._frontier.extend([leaf_hash(line) for line in self.read(first, count)])
+        self._frontier.extend(map(self._hash, range(self._frontier.size, size)))
         return self._frontier.root()
 
     def close(self) -> None:
@@ -212,18 +246,27 @@ class Spool:
             self._descriptor = -1
 
 
-def _whole_lines(descriptor: int) -> "array[int]":
-    """Byte offsets after each whole line from the start of the file, with a leading 0."""
-    ends = array("Q", [0])
+def _whole_lines(descriptor: int) -> "tuple[array[int], bytearray]":
+    """Read the file once, up to its first torn line.
+
+    Returns:
+        Byte offsets after each whole line from the start of the file, with a leading 0; and the
+        leaf hashes of those lines, of 32 bytes each.
+    """
+    ends, hashes = array("Q", [0]), bytearray()
     offset = 0
+    begun: list[bytes] = []  # parts of the line that the blocks before have broken off
     while block := os.pread(descriptor, _BLOCK_BYTES, offset):
         torn = block.find(_NUL)
         limit = len(block) if torn < 0 else torn
-        position = block.find(_NEWLINE, 0, limit)
-        while position >= 0:
-            ends.append(offset + position + 1)
-            position = block.find(_NEWLINE, position + 1, limit)
+        start = 0
+        while (position := block.find(_NEWLINE, start, limit)) >= 0:
+            hashes += leaf_hash(b"".join((*begun, block[start:position])))
+            begun.clear()
+            start = position + 1
+            ends.append(offset + start)
         if torn >= 0:
             break
+        begun.append(block[start:])
         offset += len(block)
-    return ends
+    return ends, hashes

@@ -57,6 +57,10 @@ class ContainerDescription(Schema):
     health_check: Texts = Field(
         default=(), description="a second program that the engine would run inside; none is allowed"
     )
+    extras: Texts = Field(
+        default=(),
+        description="settings that no locked-down container has, as `name=value`; none is allowed",
+    )
     memory_bytes: Count = Field(description="limit; 0: none")
     cpus: float = Field(ge=0.0, description="limit in cores; 0: none")
     most_processes: int = Field(description="limit; 0 or less: none")

@@ -42,8 +42,11 @@ PROCESS_FOLDER = "/proc/"
 """The engine hides parts of /proc below mounts of its own, and lets nobody else mount there."""
 
 NO_NEW_PRIVILEGES = frozenset({"no-new-privileges", "no-new-privileges:true"})
-PROFILES_SWITCHED_OFF = {"apparmor": "unconfined", "label": "disable"}
-"""The profiles that may be chosen by a security option, and the choice that switches each off."""
+UNCONFINED = "unconfined"
+"""The AppArmor profile that is none."""
+
+LEVEL_LABEL = "level:"
+"""The one part of an SELinux label that may be chosen: some types of processes are not confined."""
 
 BUILT_IN_SECCOMP = "seccomp=builtin"
 """The engine's own filter. Whether another one is as strict, its report does not tell."""
@@ -132,6 +135,10 @@ class RestartPolicyError(ContainmentError):
 
 class HealthCheckError(ContainmentError):
     """The engine would run a second program in the container, again and again."""
+
+
+class ExtraSettingError(ContainmentError):
+    """The container has a setting that no locked-down container has."""
 
 
 class ResourceLimitError(ContainmentError):
@@ -310,9 +317,11 @@ def _chooses_a_profile(option: str) -> bool:
     if option == BUILT_IN_SECCOMP:
         return True
     parts = _OPTION.fullmatch(option)
-    if parts is None or parts[1] not in PROFILES_SWITCHED_OFF:
+    if parts is None:
         return False
-    return parts[2].strip().lower() != PROFILES_SWITCHED_OFF[parts[1]]
+    if parts[1] == "label":
+        return parts[2].startswith(LEVEL_LABEL)
+    return parts[1] == "apparmor" and parts[2].strip().lower() != UNCONFINED
 
 
 def _has_no_network(_image: _Image, description: ContainerDescription) -> None:
@@ -398,6 +407,14 @@ def _is_not_probed(_image: _Image, description: ContainerDescription) -> None:
         )
 
 
+def _has_no_extras(_image: _Image, description: ContainerDescription) -> None:
+    if description.extras:
+        raise ExtraSettingError(
+            f"the container has the settings {_shown(description.extras)}, expected were none; let "
+            "the agent's launcher create it"
+        )
+
+
 def _is_limited(_image: _Image, description: ContainerDescription) -> None:
     for what, limit in (
         ("memory", description.memory_bytes),
@@ -426,6 +443,7 @@ DESCRIPTION_RULES: tuple[Callable[[_Image, ContainerDescription], None], ...] = 
     _has_its_mounts_alone,
     _is_started_once,
     _is_not_probed,
+    _has_no_extras,
     _is_limited,
 )
 

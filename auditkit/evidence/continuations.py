@@ -1,7 +1,7 @@
 """How a session goes on in a fresh container, under a session key that is new with it."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.errors import EvidenceError
 from auditkit.evidence.keys import PublicKey
 from schemas import (
+    ContainerRun,
     ContinuationRequest,
     SessionContinuation,
     SessionGrant,
@@ -33,6 +34,10 @@ class ContinuationOrderError(EvidenceError):
 
 class ContinuationKeyError(EvidenceError):
     """A continuation's session key is not the requested one, was revoked, or served before."""
+
+
+class ContainerReusedError(EvidenceError):
+    """A continuation comes from a container that the session ran in before."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,24 @@ def is_superseded(continuations: Sequence[OpenContinuation], position: int) -> b
     return any(later.answer.log_size == size for later in following)
 
 
+def check_fresh_container(container: ContainerRun, earlier: Collection[str]) -> None:
+    """Check that a container is none of those that the session ran in before.
+
+    Args:
+        container: of a continuation.
+        earlier: `container_id` of the session's request and of every earlier continuation.
+
+    Raises:
+        ContainerReusedError: it is one of them.
+    """
+    found = container.description.container_id
+    if found in earlier:
+        raise ContainerReusedError(
+            f"container {found} has served this session before, expected was a fresh one; "
+            "start a new container to go on"
+        )
+
+
 def check_continuations(
     trust_root: TrustRoot,
     session: SessionRequest,
@@ -108,10 +131,12 @@ def check_continuations(
 
     Raises:
         ThresholdError, PayloadTypeError: too few keys of the `session` role have signed.
-        ContinuationBindingError, ContinuationOrderError, ContinuationKeyError: see there.
+        ContinuationBindingError, ContinuationOrderError, ContinuationKeyError,
+            ContainerReusedError: see there.
         KeyFormatError, WeakKeyError: a key that must not be trusted.
     """
     used = {grant.session_key}
+    containers = {session.container.description.container_id} if session.container else set()
     size, time = 0, grant.valid_from
     for number, found in enumerate(continuations, start=1):
         answer = found.answer
@@ -139,7 +164,9 @@ def check_continuations(
                 f"was a time from {time.isoformat()} to {grant.valid_until.isoformat()}"
             )
         _check_key(trust_root, found, used)
+        check_fresh_container(found.request.container, containers)
         used.add(answer.session_key)
+        containers.add(found.request.container.description.container_id)
         size, time = answer.log_size, answer.granted_at
 
 

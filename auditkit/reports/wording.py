@@ -177,6 +177,12 @@ WITHOUT_CONTAINER = Statement(
 )
 """What follows when there was no container that could have been checked."""
 
+LIMIT_OF_L2 = (
+    "Level L2 excludes mistakes, and cheating through the unmodified tools; it does not exclude a "
+    "developer who writes their own agent, launcher or container engine."
+)
+"""What the account of a container is worth: the developer's machine writes it."""
+
 ALWAYS_NOT_PROVEN: tuple[Statement, ...] = (
     Statement(
         "Data that was used but not declared.",
@@ -186,7 +192,8 @@ ALWAYS_NOT_PROVEN: tuple[Statement, ...] = (
     Statement(
         "An attack by the machine’s administrator.",
         "A developer with root on the host can attack the training from outside, container or "
-        "not, and no software check can exclude it.",
+        "not, or write the whole account of it with tools of their own, and no software check "
+        "can exclude it.",
     ),
 )
 
@@ -258,7 +265,7 @@ def proven(report: ReportInput) -> list[Statement]:
                 "The allowed image ran, as the container engine and the program inside report it.",
                 f"It ran in {where}, locked down and without a network. The image, whose identity "
                 "was recomputed from its bytes on the developer’s machine, "
-                f"{containers.admission(report.order, run)} (section 4).",
+                f"{containers.admission(report.order, run)} (section 4). {LIMIT_OF_L2}",
             )
         )
     if report.verification.level >= AssuranceLevel.L3:

@@ -1512,6 +1512,18 @@ CONTINUATIONS = (
         continued_twice(key=NEXT_CONTAINER),
     ),
     Attack(
+        "the first container goes on under a fresh key",
+        "continuations",
+        "ContainerReusedError",
+        continued(container=contained_run()),
+    ),
+    Attack(
+        "the second container goes on as the third",
+        "continuations",
+        "ContainerReusedError",
+        continued_twice(container=contained_run(2)),
+    ),
+    Attack(
         "the second key is of small order",
         "continuations",
         "WeakKeyError",

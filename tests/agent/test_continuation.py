@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 from own_auditor import OwnAuditor, own_auditor, small
 
-from auditkit.evidence import trust
+from auditkit.evidence import dsse, statements, trust
+from developer_agent import session as session_module
 from developer_agent.client import ServerClient
+from developer_agent.committer import Committer
+from developer_agent.continuation import continue_session
 from developer_agent.errors import (
     ContinuationRefusedError,
     CosignatureError,
@@ -23,12 +26,19 @@ from developer_agent.errors import (
     SessionKeyGoneError,
 )
 from developer_agent.run_folder import RunFolder
-from developer_agent.session import RunMismatchError
+from developer_agent.session import RunMismatchError, Session, load_session
 from developer_agent.spool import Spool
 from developer_agent.supervised_run import Run, RunOutcome, RunResult, SupervisedRun, supervised
 from developer_agent.supervision import StateMissingError
 from developer_agent.uplink import sync
-from schemas import AppendReceipt, AppendRequest, SessionRequest, VerificationReport, parse_record
+from schemas import (
+    AppendReceipt,
+    AppendRequest,
+    ContainerRun,
+    SessionRequest,
+    VerificationReport,
+    parse_record,
+)
 from tests.evidence.contained import contained_run, identity
 
 WAIT_SECONDS = 60.0
@@ -230,7 +240,39 @@ def test_without_a_fault_there_is_no_continuation(run: ContainedRun) -> None:
     assert not run.folder.continuations.exists()
 
 
-def test_a_lost_grant_is_asked_for_again_with_a_new_key(run: ContainedRun) -> None:
+def test_a_lost_grant_is_asked_for_again_with_the_same_key_while_there_is_one(
+    tmp_path: Path,
+) -> None:
+    image = identity().config_digest
+    with own_auditor(tmp_path, images=[image], most_sessions=1) as auditor:
+        plain = Run.from_file(auditor.config(tmp_path), auditor.token)
+        answers = iter((unreachable, unreachable))
+        lost_twice = Faults(after={"open_session": lambda: next(answers, lambda: None)()})
+        run = ContainedRun(
+            plain.config, plain.base, plain.token, contained_run(1), faults=lost_twice
+        )
+        check_verified(run, train(run), continuations=0)
+        assert next(answers, None) is None
+        with run.client() as client:
+            assert len(client.sessions()) == 1
+
+
+def test_a_refused_request_is_not_repeated(run: ContainedRun) -> None:
+    calls = []
+
+    def refuse() -> None:
+        calls.append(1)
+        raise ServerRefusedError(409, "OrderExhaustedError", "no more sessions")
+
+    with pytest.raises(ServerRefusedError):
+        train(replace(run, faults=Faults(after={"open_session": refuse})))
+    assert len(calls) == 1
+
+
+def test_a_lost_grant_is_asked_for_again_with_a_new_key(
+    run: ContainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "OPENING_ATTEMPTS", 2)
     with pytest.raises(ServerUnreachableError):
         train(replace(run, faults=Faults(after={"open_session": unreachable})))
     first = SessionRequest.from_bytes(run.folder.request.read())
@@ -360,6 +402,75 @@ def test_a_changed_log_is_refused(run: ContainedRun) -> None:
     run.folder.records_path.write_bytes(log.replace(b'"step":2', b'"step":1'))
     with pytest.raises(LogDamagedError, match="changed"):
         train(in_container(run, 2), resume=True)
+
+
+def test_a_log_changed_after_it_was_verified_is_not_taken_over(
+    run: ContainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_and_kill(run, 2)
+    log = run.folder.records_path.read_bytes()
+    settle = Committer.settle
+
+    def settle_and_forge(committer: Committer) -> None:
+        settle(committer)
+        run.folder.records_path.write_bytes(log.replace(b'"step":2', b'"step":1'))
+
+    with monkeypatch.context() as patch, pytest.raises(LogDamagedError, match="another program"):
+        patch.setattr(Committer, "settle", settle_and_forge)
+        train(in_container(run, 2), resume=True)
+    assert not run.folder.continuation_request(1).exists()
+    run.folder.records_path.write_bytes(log)
+    check_verified(run, train(in_container(run, 3), resume=True), continuations=1)
+
+
+def test_a_spool_that_lies_there_before_the_session_is_dropped(run: ContainedRun) -> None:
+    with supervised(run) as current:
+        session = current.session
+    run.folder.spool_path.write_bytes(b'{"planted":1}\n')
+    with Spool.open(run.folder.spool_path) as spool, run.client() as client:
+        assert continue_session(session, spool, client, contained_run(1)) is session
+        assert len(spool) == 0
+    assert run.folder.spool_path.read_bytes() == b""
+
+
+def reload(run: ContainedRun, session: Session, container: ContainerRun | None) -> Session:
+    return load_session(
+        run.folder,
+        session.config,
+        session.pool,
+        session.test,
+        container=container,
+        trust_root_bytes=run.trust_root,
+    )
+
+
+def test_another_trust_root_in_the_folder_than_the_container_was_given_is_refused(
+    run: ContainedRun,
+) -> None:
+    with supervised(run) as current:
+        session = current.session
+    assert reload(run, session, run.container).grant == session.grant
+    assert run.trust_root is not None
+    run.folder.trust_root.write(run.trust_root + b"\n")  # as valid as the one before
+    with pytest.raises(RunMismatchError, match="trust root"):
+        reload(run, session, run.container)
+
+
+@pytest.mark.parametrize("contained", [True, False])
+def test_another_order_of_the_same_auditor_is_refused(
+    run: ContainedRun, auditor: OwnAuditor, contained: bool
+) -> None:
+    run = run if contained else replace(run, container=None)
+    with supervised(run) as current:
+        session = current.session
+    order = session.order.model_copy(update={"outage_policy": "stop", "late_after_seconds": 1.0})
+    payload = statements.make(
+        statements.ORDER_PREDICATE, order, statements.subject("order", order.order_id, order)
+    )
+    envelope = dsse.sign(payload, [auditor.home.signing_key("order")])
+    run.folder.order.write(envelope.to_bytes())
+    with pytest.raises(RunMismatchError, match="the order"):
+        reload(run, session, run.container)
 
 
 def test_a_pending_flush_that_the_lost_key_did_not_sign_is_refused(run: ContainedRun) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def test_it_runs_from_its_own_files_alone(
     )
     found = json.loads(printed)
     assert found["user"] == [10001, 10001]
-    assert found["version"] == output_of("auditkit", "--version").split()[1]
+    assert found["version"] == version("auditkit")
     assert found["outside"] == []
     assert found["without bytecode"] == []
     assert found["cached"] > 1000

@@ -85,6 +85,10 @@ def described(**host: Any) -> ContainerDescription:
     )
 
 
+def host_with(**changes: Any) -> ContainerDescription:
+    return described(HostConfig=INSPECTED["HostConfig"] | changes)
+
+
 def test_what_is_left_out_or_null_is_empty() -> None:
     description = described()
     assert description.image_id == "a" * 64
@@ -146,6 +150,33 @@ def test_ports_and_networks_are_told_wherever_they_stand() -> None:
     assert description.networks == ("bridge",)
 
 
+def test_a_plain_container_has_no_extras() -> None:
+    assert described().extras == ()
+    usual = {"Init": False, "Runtime": "runc", "GroupAdd": None, "Sysctls": {}}
+    assert host_with(**usual).extras == ()
+    assert host_with(Runtime="nvidia").extras == ()
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ({"Init": True}, "init=true"),
+        ({"Runtime": "/output/other"}, "runtime=/output/other"),
+        ({"GroupAdd": ["docker"]}, "group=docker"),
+        ({"Sysctls": {"kernel.shmmax": "1"}}, "sysctl=kernel.shmmax=1"),
+        ({"Tmpfs": {"/tmp": "rw,exec,size=1"}}, "tmpfs=/tmp:exec"),
+        (
+            {"Mounts": [{"Target": "/tmp", "TmpfsOptions": {"Options": [["suid"]]}}]},
+            "tmpfs=/tmp:suid",
+        ),
+    ],
+)
+def test_settings_that_no_locked_down_container_has_are_told(
+    host: dict[str, Any], expected: str
+) -> None:
+    assert host_with(**host).extras == (expected,)
+
+
 def test_a_mount_of_a_kind_that_is_not_known_is_other() -> None:
     mounts = [
         {"Type": "cluster", "Destination": "/a", "RW": False},
@@ -170,6 +201,11 @@ def test_a_mount_of_a_kind_that_is_not_known_is_other() -> None:
         {"ReadonlyRootfs": 1},
         {"CapDrop": "ALL"},
         {"Memory": "lots"},
+        {"Memory": 2**63},
+        {"NanoCpus": 10**400},
+        {"CpuQuota": 10**400, "CpuPeriod": 1},
+        {"SecurityOpt": ["seccomp=\ud800"]},
+        {"CapDrop": ["\ud800"]},
         {"Mounts": [{"Type": "bind"}]},
         {"State": {}},
         {"Env": ["A=" + "x" * 20_000]},

@@ -279,6 +279,14 @@ HOLES_DESCRIBED: dict[str, Hole] = {
         {"security_options": ("no-new-privileges", "label=disable")},
         containment.SecurityOptionError,
     ),
+    "a privileged type of SELinux": (
+        {"security_options": ("no-new-privileges", "label=type:spc_t")},
+        containment.SecurityOptionError,
+    ),
+    "an unconfined type of SELinux": (
+        {"security_options": ("no-new-privileges", "label:type:unconfined_t")},
+        containment.SecurityOptionError,
+    ),
     "all of /proc shown": (
         {"security_options": ("no-new-privileges", "systempaths=unconfined")},
         containment.SecurityOptionError,
@@ -337,6 +345,10 @@ HOLES_DESCRIBED: dict[str, Hole] = {
     "a second program": (
         {"health_check": ("CMD-SHELL", "python3 /output/other.py")},
         containment.HealthCheckError,
+    ),
+    "another program as the first": (
+        {"extras": ("init=true",)},
+        containment.ExtraSettingError,
     ),
     "no limit on memory": ({"memory_bytes": 0}, containment.ResourceLimitError),
     "no limit on processors": ({"cpus": 0.0}, containment.ResourceLimitError),

@@ -58,7 +58,7 @@ def test_a_locked_down_container_passes() -> None:
         {"gpus": ("all",)},
         {"rootless": True, "user": "0:0"},
         {"security_options": ("no-new-privileges:true", "seccomp=builtin")},
-        {"security_options": ("no-new-privileges", "label=type:container_t", "apparmor=strict")},
+        {"security_options": ("no-new-privileges", "label=level:s0:c100,c200", "apparmor=strict")},
         {"mounts": (OUTPUT, RELAY)},
         {"working_directory": ""},
         {"ipc_mode": "none", "restart_policy": "", "networks": ()},

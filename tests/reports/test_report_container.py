@@ -99,6 +99,7 @@ def test_the_summary_says_what_level_two_means(contained_report):
     proven = text.split("What was proven")[1].split("What was not proven")[0]
     assert "It ran in 3 containers, one after another, locked down" in proven
     assert "is number 2 of the 2 images that the order lists (section 4)" in proven
+    assert "it does not exclude a developer who writes their own agent, launcher or" in proven
     open_points = text.split("What was not proven")[1]
     assert "Which code ran." not in open_points
     assert "An attack by the machine’s administrator." in open_points

@@ -1,5 +1,6 @@
 """A container is gone, and its key with it: the log goes on in a fresh one, and says so."""
 
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -20,10 +21,9 @@ from auditkit.evidence.bundle import read_bundle
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditor_server import tokens
-from schemas import ContinuationRequest, SessionContinuation
+from schemas import ContainerRun, ContinuationRequest, SessionContinuation
 
 ORDER_ID = "resumable"
-FRESH_CONTAINER = "f5" * 32
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ def agent(live_server: LiveServer, order: str) -> HandBuiltAgent:
     return start(live_server, order)
 
 
-def fresh_container() -> Any:
+def fresh_container() -> ContainerRun:
+    container_id = secrets.token_hex(32)
     return contained.run(
-        description=contained.description(container_id=FRESH_CONTAINER),
-        inside=contained.inside(hostname=FRESH_CONTAINER[:12]),
+        description=contained.description(container_id=container_id),
+        inside=contained.inside(hostname=container_id[:12]),
     )
 
 
@@ -269,6 +270,26 @@ def test_another_image_or_machine_is_refused(agent: HandBuiltAgent) -> None:
         request = make_request(agent, SigningKey.generate(), **changes)
         assert is_problem(ask(agent, request), 422, error)
     assert agent.status()["continuations"] == 0
+
+
+def test_a_container_serves_a_session_once(agent: HandBuiltAgent) -> None:
+    """Neither the first container nor a later one may come back as a fresh one."""
+    second = fresh_container()
+    granted(ask(agent, make_request(agent, SigningKey.generate(), container=second)))
+    granted(ask(agent, make_request(agent, SigningKey.generate())))
+    for used in (contained.run(), second):
+        request = make_request(agent, SigningKey.generate(), container=used)
+        assert is_problem(ask(agent, request), 422, "ContainerReusedError")
+    assert agent.status()["continuations"] == 2
+
+
+def test_a_container_at_once_is_granted_once(agent: HandBuiltAgent) -> None:
+    container = fresh_container()
+    asked = [make_request(agent, SigningKey.generate(), container=container) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda request: ask(agent, request), asked))
+    assert sorted(answer.status_code for answer in answers) == [201, 422, 422, 422]
+    assert agent.status()["continuations"] == 1
 
 
 def test_a_request_has_one_byte_form_only(agent: HandBuiltAgent) -> None:

@@ -101,7 +101,10 @@ def test_a_log_is_cosigned_to_its_end_before_it_goes_on_elsewhere(own_server: Li
     request = ContinuationRequest(
         session_id=agent.grant.session_id,
         grant_digest=agent.grant_digest,
-        container=contained.run(),
+        container=contained.run(
+            description=contained.description(container_id="f5" * 32),
+            inside=contained.inside(hostname="f5" * 6),
+        ),
         session_key=SigningKey.generate().public.hex,
         environment=ENVIRONMENT,
         requested_at=datetime.now(UTC),

@@ -64,6 +64,7 @@ AUDITKIT = Path(sys.executable).parent / "auditkit"
 PRIORS = (0.01, 0.10, 0.50)
 START_SECONDS = 60
 POOL, FRESH, POOL_SEED = 30_300, 10_000, 100
+CALIBRATION = 4999  # the least that the example's order wants
 
 
 def run(folder: Path, *arguments: str) -> float:
@@ -79,12 +80,19 @@ def percent(rate: RateEstimate) -> str:
 
 
 def set_up(
-    folder: Path, data: Path, images: Sequence[str] = ()
+    folder: Path,
+    data: Path,
+    images: Sequence[str] = (),
+    *,
+    pool: int = POOL,
+    fresh: int = FRESH,
+    calibration: int = CALIBRATION,
 ) -> tuple[subprocess.Popen[bytes], list[str]]:
     """Make the auditor, both orders and the server; return it and the settings of every run."""
     run(folder, "init", "--home", "auditor", "--auditor", "Benchmark Authority")
     # Orders allow these images; as top-level keys they stand in front of the first table.
     joint = f"images = {json.dumps(list(images))}\n" + example("orders/cifar10.toml").read_text()
+    joint = joint.replace(str(CALIBRATION), str(calibration))
     alone = (
         joint.replace('"cifar10"', '"cifar10-alone"') + "\n[mint_weight]\nleast = 0.0\nmost = 0.0\n"
     )
@@ -113,7 +121,8 @@ def set_up(
         "test.part": "train",
     }
     options = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    options.append(f"test.selection={{ skip = {POOL}, limit = {FRESH}, seed = {POOL_SEED} }}")
+    options.append(f"pool.selection.limit={pool}")
+    options.append(f"test.selection={{ skip = {pool}, limit = {fresh}, seed = {POOL_SEED} }}")
     return server, [part for option in options for part in ("--set", option)]
 
 

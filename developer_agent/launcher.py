@@ -16,6 +16,7 @@ those in front of it have passed:
 import contextlib
 import os
 import signal
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -67,6 +68,10 @@ class NoImageError(AgentError):
 
 class OutputFolderError(AgentError):
     """The output folder holds something else than a run; all of it would be shown inside."""
+
+
+class DataUnreadableError(AgentError):
+    """The user that the agent is inside the container may not read the data."""
 
 
 class ContainerLostError(AgentError):
@@ -146,6 +151,9 @@ def train_in_container(
     with folder.launch_lock(), _private_folder() as private:
         _remove_leftovers(prepared.engine, folder, display)
         user = _hand_over(folder.path, rootless=prepared.engine.facts().rootless)
+        if user == AGENT_USER:
+            for path in prepared.contained.binds.values():
+                check_readable(path)
         with (
             Relay(
                 private,
@@ -267,6 +275,22 @@ def _hand_over(folder: Path, *, rootless: bool) -> tuple[int, int]:
     for path in (folder, *folder.rglob("*")):
         os.chown(path, *AGENT_USER, follow_symlinks=False)
     return AGENT_USER
+
+
+def check_readable(path: Path) -> None:
+    """Check that everybody may read a folder or file, as far as its first level tells.
+
+    Raises:
+        DataUnreadableError: not everybody may.
+    """
+    for one in (path, *(path.iterdir() if path.is_dir() else ())):
+        needed = stat.S_IROTH | (stat.S_IXOTH if one.is_dir() else 0)
+        if one.stat().st_mode & needed != needed:
+            raise DataUnreadableError(
+                f"root launches the container, inside it the agent is user {AGENT_USER[0]}, and "
+                f"that user may not read {one}; let everybody read the data, for instance with "
+                f"`chmod -R o+rX {path}`, or launch as an ordinary user"
+            )
 
 
 def _lockdown(prepared: _Prepared, relay: Relay, user: tuple[int, int]) -> Lockdown:

@@ -204,7 +204,7 @@ def supervised(
             resume=resume,
         )
         with Spool.open(folder.spool_path) as spool:
-            if run.container is not None and session.key is None:
+            if run.container is not None:
                 session = continue_session(session, spool, client, run.container)
             committer = Committer.open(folder, spool, run.client(), session.trust_root, session.key)
             with (
@@ -292,7 +292,13 @@ def _session(
                 "another output folder"
             )
         return load_session(
-            folder, config, pool, test, user_code=user_code, container=run.container
+            folder,
+            config,
+            pool,
+            test,
+            user_code=user_code,
+            container=run.container,
+            trust_root_bytes=trust_root,
         )
     return open_session(
         client,

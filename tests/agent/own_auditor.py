@@ -73,7 +73,7 @@ class OwnAuditor:
     def trust_root(self) -> Path:
         return self.home.path / "trust-root.json"
 
-    def config(self, folder: Path, epochs: int = 3) -> Path:
+    def config(self, folder: Path, epochs: int = 8) -> Path:
         """A configuration in this folder, for a run under the order."""
         path = folder / "config.toml"
         path.write_text(CONFIG.format(url=self.url, trust_root=self.trust_root, epochs=epochs))

@@ -113,7 +113,12 @@ class ContainedRun(Run):
 @pytest.fixture(scope="module")
 def auditor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnAuditor]:
     folder = tmp_path_factory.mktemp("auditor")
-    with own_auditor(folder, images=[identity().config_digest], most_sessions=1000) as auditor:
+    with own_auditor(
+        folder,
+        images=[identity().config_digest],
+        allow_without_container=True,
+        most_sessions=1000,
+    ) as auditor:
         yield auditor
 
 
@@ -240,21 +245,28 @@ def test_without_a_fault_there_is_no_continuation(run: ContainedRun) -> None:
     assert not run.folder.continuations.exists()
 
 
-def test_a_lost_grant_is_asked_for_again_with_the_same_key_while_there_is_one(
-    tmp_path: Path,
-) -> None:
-    image = identity().config_digest
-    with own_auditor(tmp_path, images=[image], most_sessions=1) as auditor:
+@pytest.fixture
+def only_run(tmp_path: Path) -> Iterator[ContainedRun]:
+    """A run under an order for a single session."""
+    with own_auditor(tmp_path, images=[identity().config_digest], most_sessions=1) as auditor:
         plain = Run.from_file(auditor.config(tmp_path), auditor.token)
-        answers = iter((unreachable, unreachable))
-        lost_twice = Faults(after={"open_session": lambda: next(answers, lambda: None)()})
-        run = ContainedRun(
-            plain.config, plain.base, plain.token, contained_run(1), faults=lost_twice
-        )
-        check_verified(run, train(run), continuations=0)
-        assert next(answers, None) is None
-        with run.client() as client:
-            assert len(client.sessions()) == 1
+        yield ContainedRun(plain.config, plain.base, plain.token, contained_run(1))
+
+
+def test_a_lost_grant_is_asked_for_again_with_the_same_key_while_there_is_one(
+    only_run: ContainedRun,
+) -> None:
+    answers = iter((unreachable, unreachable))
+
+    def lose_twice() -> None:
+        for lose in answers:
+            lose()
+
+    run = replace(only_run, faults=Faults(after={"open_session": lose_twice}))
+    check_verified(run, train(run), continuations=0)
+    assert next(answers, None) is None
+    with run.client() as client:
+        assert len(client.sessions()) == 1
 
 
 def test_a_refused_request_is_not_repeated(run: ContainedRun) -> None:
@@ -415,9 +427,10 @@ def test_a_log_changed_after_it_was_verified_is_not_taken_over(
         settle(committer)
         run.folder.records_path.write_bytes(log.replace(b'"step":2', b'"step":1'))
 
-    with monkeypatch.context() as patch, pytest.raises(LogDamagedError, match="another program"):
+    with monkeypatch.context() as patch:
         patch.setattr(Committer, "settle", settle_and_forge)
-        train(in_container(run, 2), resume=True)
+        with pytest.raises(LogDamagedError, match="another program"):
+            train(in_container(run, 2), resume=True)
     assert not run.folder.continuation_request(1).exists()
     run.folder.records_path.write_bytes(log)
     check_verified(run, train(in_container(run, 3), resume=True), continuations=1)

@@ -16,15 +16,14 @@ but whatever it does must be repeatable from the nonce, or a replay will find it
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch import nn
+from torch.optim import Optimizer
 
 from auditkit.data.pools import Pool
 from auditkit.evidence import canonical
@@ -37,11 +36,12 @@ from auditkit.evidence.derivation import (
     initialisation_seed,
     learning_rate,
 )
+from auditkit.mint import steps
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.evaluation import score_cohort
 from auditkit.mint.metrics import cohort_metrics
-from auditkit.mint.objective import MEMBER, NON_MEMBER, Losses, Objective
-from auditkit.mint.preprocessing import augment, normalisation_of, to_inputs
+from auditkit.mint.objective import Losses
+from auditkit.mint.preprocessing import normalisation_of
 from auditkit.mint.scores import CohortScores, write_scores
 from developer_agent.errors import AgentError
 from developer_agent.recorder import Recorder, read_records
@@ -81,22 +81,11 @@ class StateMissingError(AgentError):
     """No saved state of the interrupted run can be read."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One step's samples. Rows are told, silent, told only, E (see `StepPlan`)."""
+@dataclass(frozen=True, kw_only=True)
+class Batch(steps.Batch):
+    """One step's samples (see `auditkit.mint.steps.Batch`) and the plan that they follow."""
 
     plan: StepPlan
-    inputs: Tensor
-    """(B, C, H, W) float32, augmented and normalised."""
-    labels: Tensor
-    """(trained,) int64: classes of the leading rows, on which M trains."""
-    membership: Tensor
-    """(B - silent,) what T is told, for every row but the silent ones."""
-
-    @property
-    def hidden(self) -> slice:
-        """Rows that T does not see."""
-        return slice(len(self.plan.told), self.plan.trained)
 
 
 @dataclass(frozen=True)
@@ -145,9 +134,7 @@ class Supervision:
         self._on_sealing = on_sealing
         self._enhanced: EnhancedAuditedModel | None = None
         self._optimiser: Optimizer | None = None
-        self._objective = Objective(
-            session.config.mint.task_weight, session.config.mint.mint_weight
-        )
+        self._objective = steps.new_objective(session.config.mint)
         self._step = 0
         self._saved_step: int | None = None
 
@@ -163,17 +150,7 @@ class Supervision:
 
     def optimiser(self) -> Optimizer:
         """Return the configured optimiser over all of M+; its weight decay is the L2 of Eq. 1."""
-        config = self._session.config.optimiser
-        parameters = self._model.parameters()
-        if config.name == "adam":
-            self._optimiser = Adam(parameters, lr=config.learning_rate, weight_decay=config.l2)
-        else:
-            self._optimiser = SGD(
-                parameters,
-                lr=config.learning_rate,
-                momentum=config.momentum,
-                weight_decay=config.l2,
-            )
+        self._optimiser = steps.new_optimiser(self._model, self._session.config.optimiser)
         return self._optimiser
 
     @property
@@ -225,12 +202,7 @@ class Supervision:
         Raises:
             NonFiniteLossError: the training has diverged.
         """
-        mint = self._session.config.mint.mint_weight > 0
-        inputs = batch.inputs if mint else batch.inputs[: batch.plan.trained]
-        hidden = batch.hidden if mint else slice(0, 0)
-        with self._precision():
-            task_logits, mint_logits = self._model.joint(inputs, batch.plan.trained, hidden)
-        return self._objective(task_logits, batch.labels, mint_logits, batch.membership)
+        return steps.joint_losses(self._model, self._objective, batch, self._session.config)
 
     def step(self, batch: Batch, losses: Losses) -> None:
         """Record one finished optimisation step, and save and evaluate where that is due."""
@@ -377,8 +349,7 @@ class Supervision:
     def _prepare_step(self, plan: StepPlan) -> None:
         if self._optimiser is None:
             raise SupervisionOrderError("call `optimiser` first")
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._rate(plan.step)
+        steps.set_learning_rate(self._optimiser, self._rate(plan.step))
         # Seeding each step from the nonce leaves no generator state to save or to replay.
         torch.manual_seed((generator_seed(self._session.nonce) + plan.step) % SEED_MODULUS)
         self._model.train()
@@ -389,21 +360,18 @@ class Supervision:
         )
 
     def _batch(self, plan: StepPlan, words: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> Batch:
-        config, pool = self._session.config, self._session.pool
-        inputs = augment(
-            to_inputs(pool.images[plan.rows], self.normalisation),
-            words[plan.rows],
-            config.augmentation,
-            config.shift_pixels,
+        pool = self._session.pool
+        batch = steps.new_batch(
+            pool.images[plan.rows],
+            pool.labels[plan.rows],
+            steps.RowCounts(
+                len(plan.told), len(plan.silent), len(plan.told_only), len(plan.external)
+            ),
+            words=words[plan.rows],
+            config=self._session.config,
+            normalisation=self.normalisation,
         )
-        membership = torch.full((len(plan.rows) - len(plan.silent),), NON_MEMBER)
-        membership[: len(plan.told) + len(plan.told_only)] = MEMBER
-        return Batch(
-            plan=plan,
-            inputs=inputs.contiguous(memory_format=torch.channels_last),
-            labels=torch.from_numpy(pool.labels[plan.rows[: plan.trained]]),
-            membership=membership,
-        )
+        return Batch(**vars(batch), plan=plan)
 
     def _save_state(self) -> None:
         if self._optimiser is None or self._saved_step == self._step:
@@ -444,11 +412,6 @@ class Supervision:
         return score_cohort(
             self._model, pool.images[indices], pool.labels[indices], self.normalisation
         )
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if self._session.config.precision == "bfloat16":
-            return torch.autocast("cpu", dtype=torch.bfloat16)
-        return nullcontext()
 
     def __enter__(self) -> "Supervision":
         return self

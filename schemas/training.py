@@ -10,6 +10,8 @@ from schemas.base import Count, FiniteFloat, Name, Schema
 MOST_SIDE = 1024  # pixels of height or width
 MOST_CLASSES = 1_000_000  # face identification has tens of thousands
 MOST_WIDTH = 16_384  # channels or units of one layer of T
+LEAST_CODE_BITS = 32
+MOST_CODE_BITS = 4096
 
 Positive = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
@@ -18,6 +20,7 @@ Scalar = bool | int | float | str
 TapSetup = Literal["entry", "middle", "output", "named"]
 HeadName = Literal["convolutional", "fully_connected"]
 AugmentationName = Literal["none", "flip_shift", "shift"]
+EvidenceName = Literal["membership", "codes"]
 
 
 class ModelConfig(Schema):
@@ -53,12 +56,32 @@ class TapConfig(Schema):
 class MintConfig(Schema):
     """The MINT Model T and its weight in the objective (aMINT, Eq. 1)."""
 
+    evidence: EvidenceName = Field(
+        default="membership",
+        description="what T learns: one logit, member or not, or each member's keyed code",
+    )
     head: HeadName = "convolutional"
     channels: Width = Field(default=64, description="convolution width per tap")
     hidden: tuple[Width, ...] = Field(default=(256,), description="fully connected widths")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     task_weight: FiniteFloat = Field(default=1.0, ge=0.0, description="lambda 1")
     mint_weight: FiniteFloat = Field(default=1.0, ge=0.0, description="lambda 2; 0 trains M alone")
+    code_bits: Annotated[int, Field(ge=LEAST_CODE_BITS, le=MOST_CODE_BITS, multiple_of=8)] = Field(
+        default=512, description="length of a membership code; a score z cannot exceed its root"
+    )
+    decoys: bool = Field(
+        default=False,
+        description="E carries throw-away codes, so that strangers do not echo a member's",
+    )
+    frozen: bool = Field(
+        default=False,
+        description="T keeps the nonce's initial weights, so that all evidence sits in M",
+    )
+
+    @property
+    def outputs(self) -> int:
+        """Number of T's outputs."""
+        return self.code_bits if self.evidence == "codes" else 1
 
 
 class OptimiserConfig(Schema):

@@ -66,6 +66,7 @@ class EnhancedAuditedModel(nn.Module):
         mint = initialised(
             lambda: build_head(taps.shapes, mint_config), (seed + HEAD_SEED_OFFSET) % SEED_MODULUS
         )
+        mint.requires_grad_(not mint_config.frozen)
         return cls(audited, mint, taps)
 
     @property
@@ -87,7 +88,8 @@ class EnhancedAuditedModel(nn.Module):
             hidden: rows that T does not see at all (silent). They get no logit.
 
         Returns:
-            task logits (trained, classes), and membership logits (B,), or (B - hidden rows,).
+            task logits (trained, classes), and T's outputs, (B - hidden rows,) membership logits
+            or (B - hidden rows, b) bits of codes.
 
         Raises:
             ModelShapeError: `trained` does not lie between 1 and B.
@@ -100,7 +102,7 @@ class EnhancedAuditedModel(nn.Module):
         return self._run(inputs, trained, hidden)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn images (B, C, H, W) into task logits (B, classes) and membership logits (B,)."""
+        """Turn images (B, C, H, W) into task logits (B, classes) and T's outputs (B,) or (B, b)."""
         return self._run(inputs, None, slice(0, 0))
 
     def weights(self) -> bytes:

@@ -1,4 +1,7 @@
-"""The MINT Model T: heads that tell members from non-members by their activation maps."""
+"""The MINT Model T: heads that tell members from non-members by their activation maps.
+
+Every head gives one membership logit per sample, (B,), or the bits of its membership code, (B, b).
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -31,7 +34,7 @@ class ConvolutionalHead(nn.Module):
         self.classifier = _perceptron(len(shapes) * config.channels, config)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Turn one map per tap, each (B, C, H, W), into membership logits (B,)."""
+        """Turn one map per tap, each (B, C, H, W), into outputs (B,) or (B, b)."""
         features = [
             branch(tap).amax(dim=(2, 3)) for branch, tap in zip(self.branches, maps, strict=True)
         ]
@@ -51,7 +54,7 @@ class FullyConnectedHead(nn.Module):
         self.classifier = _perceptron(sum(torch.Size(shape).numel() for shape in shapes), config)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Turn one map per tap, each with B rows, into membership logits (B,)."""
+        """Turn one map per tap, each with B rows, into outputs (B,) or (B, b)."""
         flat = [_normalised(tap.flatten(start_dim=1).float()) for tap in maps]
         scores: Tensor = self.classifier(torch.cat(flat, dim=1))
         return scores.float().squeeze(1)
@@ -95,7 +98,7 @@ def _perceptron(inputs: int, config: MintConfig) -> nn.Sequential:
     for width in config.hidden:
         layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(config.dropout)]
         inputs = width
-    return nn.Sequential(*layers, nn.Linear(inputs, 1))
+    return nn.Sequential(*layers, nn.Linear(inputs, config.outputs))
 
 
 def _check_spatial(shape: Shape) -> None:

@@ -46,15 +46,21 @@ class Objective:
         self._mint_normaliser: float | None = None
 
     def __call__(
-        self, task_logits: Tensor, labels: Tensor, mint_logits: Tensor, membership: Tensor
+        self,
+        task_logits: Tensor,
+        labels: Tensor,
+        mint_outputs: Tensor,
+        membership: Tensor,
+        codes: Tensor | None = None,
     ) -> Losses:
         """Evaluate one step.
 
         Args:
             task_logits: (T, classes), of the trained rows.
             labels: (T,) int64.
-            mint_logits: (B,) membership logits.
+            mint_outputs: (B,) membership logits, or (B, b) where T learns codes.
             membership: (B,) MEMBER, NON_MEMBER or UNTOLD, of any number type.
+            codes: (B, b) of +-1, the codes that T is taught.
 
         Raises:
             NonFiniteLossError: a loss is infinite or not a number.
@@ -67,7 +73,10 @@ class Objective:
         correct = task_logits.detach().argmax(dim=1) == labels
         mint_value = mint_accuracy = 0.0
         if self.mint_weight > 0:
-            mint, mint_accuracy = membership_loss(mint_logits, membership)
+            if codes is None:
+                mint, mint_accuracy = membership_loss(mint_outputs, membership)
+            else:
+                mint, mint_accuracy = code_loss(mint_outputs, codes, membership)
             mint_value = _finite(mint, "MINT")
             self._mint_normaliser = _normaliser(self._mint_normaliser, mint_value)
             total = total + self.mint_weight * mint / self._mint_normaliser
@@ -107,6 +116,30 @@ def membership_loss(mint_logits: Tensor, membership: Tensor) -> tuple[Tensor, fl
     if not losses:
         return logits.sum() * 0.0, 0.0
     return torch.stack(losses).mean(), sum(accuracies) / len(accuracies)
+
+
+def code_loss(outputs: Tensor, codes: Tensor, membership: Tensor) -> tuple[Tensor, float]:
+    """Return the binary cross-entropy per bit, and the share of the members' bits that are right.
+
+    The mean over the members and the mean over the decoys (rows of E that have a code) add up;
+    rows that are UNTOLD, and rows whose code is all zeros, do not count.
+
+    Args:
+        outputs: (B, b) of T.
+        codes: (B, b) of +-1; zeros: the row has no code.
+        membership: (B,) MEMBER, NON_MEMBER or UNTOLD.
+    """
+    signed = outputs.float() * codes
+    coded = codes[:, 0] != 0
+    losses = [
+        functional.softplus(-signed[rows]).mean()
+        for kind in (MEMBER, NON_MEMBER)
+        if (rows := (membership == kind) & coded).any()
+    ]
+    if not losses:
+        return outputs.sum() * 0.0, 0.0
+    right = (signed.detach()[membership == MEMBER] > 0).double()
+    return torch.stack(losses).sum(), right.mean().item() if right.numel() else 0.0
 
 
 def _finite(loss: Tensor, name: str) -> float:

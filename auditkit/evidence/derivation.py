@@ -34,7 +34,8 @@ def derive_key(nonce: bytes, label: str) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(nonce)
 
 
-def _key_stream(nonce: bytes, label: str, length: int) -> bytes:
+def key_stream(nonce: bytes, label: str, length: int) -> bytes:
+    """Return `length` bytes that depend on the nonce and the label (ChaCha20, RFC 8439)."""
     # RFC 8439, section 2.4, with a zero nonce and counter: every key is used for one stream only.
     cipher = Cipher(ChaCha20(derive_key(nonce, label), bytes(16)), mode=None)
     return cipher.encryptor().update(bytes(length))
@@ -42,7 +43,7 @@ def _key_stream(nonce: bytes, label: str, length: int) -> bytes:
 
 def permutation(nonce: bytes, label: str, size: int) -> Indices:
     """Return a permutation of `range(size)`: the stable order of one 64-bit word per index."""
-    words = np.frombuffer(_key_stream(nonce, label, 8 * size), dtype="<u8")
+    words = np.frombuffer(key_stream(nonce, label, 8 * size), dtype="<u8")
     return np.argsort(words, kind="stable").astype(np.int64)
 
 
@@ -58,7 +59,7 @@ def generator_seed(nonce: bytes) -> int:
 
 def augmentation_words(nonce: bytes, epoch: int, pool_size: int) -> NDArray[np.uint32]:
     """Return one 32-bit word per sample of the pool, shape `(pool_size,)`, for one epoch."""
-    stream = _key_stream(nonce, f"augmentation/{epoch}", 4 * pool_size)
+    stream = key_stream(nonce, f"augmentation/{epoch}", 4 * pool_size)
     return np.frombuffer(stream, dtype="<u4")
 
 
@@ -105,6 +106,11 @@ class StepPlan:
     def rows(self) -> Indices:
         """Pool indices of the batch, in row order."""
         return np.concatenate([self.told, self.silent, self.told_only, self.external])
+
+    @cached_property
+    def seen(self) -> Indices:
+        """Pool indices of the rows that T sees, in row order: all but the silent ones."""
+        return np.concatenate([self.told, self.told_only, self.external])
 
     @property
     def trained(self) -> int:

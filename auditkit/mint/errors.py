@@ -25,6 +25,14 @@ class ModelShapeError(MintError):
     """The Audited Model does not give one row of class scores per image."""
 
 
+class ClassifierError(MintError):
+    """A model does not end in one linear layer that could be replaced."""
+
+
+class MarginLabelsError(MintError):
+    """A loss with a margin was trained without the labels that the margin is for."""
+
+
 class UnknownTapError(MintError):
     """A tap names a module that the model does not have, or stages that it does not declare."""
 
@@ -65,6 +73,30 @@ class CalibrationTooSmallError(MintError):
     """The calibration set cannot support the false-positive rate that was asked for."""
 
 
+class FalsePositiveRateError(MintError):
+    """A false-positive rate is not between 0 and 1."""
+
+
+class PValueError(MintError):
+    """A number is no p-value: it is not above 0 and at most 1."""
+
+
+class DuplicateSampleError(MintError):
+    """A set holds a sample more than once, so that one sample would count for many."""
+
+
+class SetShapeError(MintError):
+    """A set's scores and identities do not belong together."""
+
+
+class SetTooLargeError(MintError):
+    """A set is to be drawn from a cohort that holds fewer samples."""
+
+
+class TooFewDrawsError(MintError):
+    """No p-value of the permutation test can be as small as the rate that was asked for."""
+
+
 class EmptyCohortError(MintError):
     """A measurement was asked of a cohort without samples."""
 
@@ -75,3 +107,27 @@ class ScoresFileError(MintError):
 
 class PixelTypeError(MintError):
     """Images are not unsigned 8-bit pixels of the shape that was announced."""
+
+
+class SingleClassError(MintError):
+    """A MINT Model was to be fitted, or tested, without samples of both kinds."""
+
+
+class FeatureShapeError(MintError):
+    """Features are not of the shape that the MINT Model reads."""
+
+
+class NonFiniteFeatureError(MintError):
+    """A feature is infinite or not a number."""
+
+
+class GradientLayerError(MintError):
+    """A layer's gradients cannot be taken sample by sample."""
+
+
+class GradientMemoryError(MintError):
+    """The gradients of one sample do not fit in the memory that was allowed."""
+
+
+class CodeShapeError(MintError):
+    """Codes and outputs of T are not of one length, or not as many as they must be."""

@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, Optimizer
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.objective import MEMBER, NON_MEMBER, Losses, Objective
 from auditkit.mint.preprocessing import augment, to_inputs
+from auditkit.mint.task_losses import margin_labels
 from schemas import MintConfig, Normalisation, OptimiserConfig, TrainingConfig
 
 
@@ -124,7 +125,7 @@ def joint_losses(
     told = config.mint.mint_weight > 0
     inputs = batch.inputs if told else batch.inputs[: batch.rows.trained]
     hidden = batch.hidden if told else slice(0, 0)
-    with precision(config):
+    with precision(config), margin_labels(model.audited, batch.labels):
         task_logits, outputs = model.joint(inputs, batch.rows.trained, hidden)
     return objective(task_logits, batch.labels, outputs, batch.membership, batch.codes)
 

@@ -1,0 +1,240 @@
+"""Keyed membership codes: what the model learns to say of a member, secret to all but the auditor.
+
+Each member has a pseudorandom code of b bits that follows from the auditor's secret and from the
+member's leaf in the keyed manifest. T learns, from members only, to say a member's code. Whoever
+has no secret cannot tell a code from coin flips, and a sample that was never told has a code that
+never took part in the training. That makes its p-value provable, whatever the sample looks like.
+"""
+
+import hashlib
+import hmac
+import math
+import sys
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auditkit.evidence.derivation import LEAF_BYTES, Indices, Split, key_stream
+from auditkit.evidence.errors import EvidenceError, TreeIndexError
+from schemas import SessionGrant, SplitSizes, TrainingConfig
+
+SECRET_BYTES = 32
+BLOCK_BYTES = 32  # of SHA-256
+MOST_BITS = 255 * BLOCK_BYTES * 8  # what HKDF can expand (RFC 5869, section 2.3)
+
+COMMITMENT_DOMAIN = b"auditkit/code-secret/v1\0"
+MEMBER_DOMAIN = b"auditkit/membership-code/v1\0"
+DECOY_DOMAIN = b"auditkit/decoy-code/v1\0"
+
+LEAST_P_VALUE = sys.float_info.min  # a bound may be rounded up, and must not be zero
+
+Codes = NDArray[np.int8]
+"""Codes of +1 and -1, shape (samples, bits)."""
+
+
+class CodeSecretError(EvidenceError):
+    """A secret is not of the length that secrets have, or is not the one committed to."""
+
+
+class CodeCommitmentError(EvidenceError):
+    """The grant commits to a code secret though none is used, or to none though one is."""
+
+
+class CodeSizeError(EvidenceError):
+    """A code of so many bits cannot be made."""
+
+
+class PackedCodesError(EvidenceError):
+    """Packed codes are not as many as the session's members and decoys need."""
+
+
+def secret_commitment(secret: bytes) -> str:
+    """Return what a grant says about a secret: SHA-256 over a domain and its 32 bytes.
+
+    Raises:
+        CodeSecretError: the secret has another length.
+    """
+    _check_secret(secret)
+    return hashlib.sha256(COMMITMENT_DOMAIN + secret).hexdigest()
+
+
+def check_secret(secret: bytes, commitment: str) -> None:
+    """Check that a secret is the one that a grant commits to.
+
+    Raises:
+        CodeSecretError: it is another one.
+    """
+    found = secret_commitment(secret)
+    if found != commitment:
+        raise CodeSecretError(
+            f"the grant commits to the code secret {commitment}, this one gives {found}; codes "
+            "that come from it belong to no member of this session"
+        )
+
+
+def check_committed(config: TrainingConfig, grant: SessionGrant) -> None:
+    """Check that the grant commits to a secret if, and only if, T is to learn codes.
+
+    Raises:
+        CodeCommitmentError: it does not.
+    """
+    if (config.mint.evidence == "codes") != (grant.code_commitment is not None):
+        raise CodeCommitmentError(
+            f"mint.evidence is {config.mint.evidence!r}, and the grant commits to "
+            f"{'no secret' if grant.code_commitment is None else 'a secret'} of codes"
+        )
+
+
+def membership_codes(secret: bytes, leaves: bytes, indices: Indices, bits: int) -> Codes:
+    """Return the codes of members, shape (len(indices), bits).
+
+    HMAC-SHA256 of the leaf under the secret is the pseudorandom key that HKDF-Expand (RFC 5869,
+    section 2.3, without info) stretches to `bits` bits, most significant first; 1 is +1, 0 is -1.
+
+    Args:
+        secret: the session's, 32 bytes.
+        leaves: manifest leaves of the whole pool, 32 bytes each.
+        indices: of the samples in the pool.
+        bits: length of a code.
+
+    Raises:
+        CodeSecretError, CodeSizeError: secret or length are not as they must be.
+        TreeIndexError: a sample that the pool does not have.
+    """
+    return _codes(MEMBER_DOMAIN, secret, leaves, indices, bits)
+
+
+def decoy_codes(secret: bytes, leaves: bytes, indices: Indices, bits: int) -> Codes:
+    """Return throw-away codes for samples of E, shape (len(indices), bits).
+
+    T learns to answer them with a code that is nobody's, so that strangers do not echo a member's.
+    Arguments and errors are those of `membership_codes`.
+    """
+    return _codes(DECOY_DOMAIN, secret, leaves, indices, bits)
+
+
+def stand_in_codes(nonce: bytes, cohort: str, size: int, bits: int) -> Codes:
+    """Return codes for the samples of a cohort that nobody was told, shape (size, bits).
+
+    Nobody is taught them, as nobody is taught the true codes of such samples, which only the
+    auditor knows. So they show how often a code is found that took no part in the training.
+
+    Raises:
+        CodeSizeError: not a whole number of bytes.
+    """
+    if bits % 8:
+        raise CodeSizeError(f"expected codes of whole bytes, found {bits} bits")
+    stream = key_stream(nonce, f"stand-in-codes/{cohort}", size * bits // 8)
+    rows = np.frombuffer(stream, dtype=np.uint8).reshape(size, bits // 8)
+    return _signs(np.unpackbits(rows, axis=1))
+
+
+def own_code_p_value(z: float) -> float:
+    """Bound the chance that coin flips agree so well: exp(-z^2 / 2) (Hoeffding, 1963).
+
+    Args:
+        z: code times output, summed, over the norm of the output.
+    """
+    return max(math.exp(-z * z / 2.0), LEAST_P_VALUE) if z > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class SessionCodes:
+    """All codes that one training needs; the rows of each cohort follow the split."""
+
+    told: Codes
+    told_only: Codes
+    decoys: Codes
+    """Of E; no rows when the configuration asks for none."""
+
+    @classmethod
+    def derive(cls, secret: bytes, leaves: bytes, split: Split, bits: int, *, decoys: bool) -> Self:
+        """Compute the codes from the secret, as only the auditor can.
+
+        Raises:
+            CodeSecretError, CodeSizeError, TreeIndexError: see `membership_codes`.
+        """
+        answered = split.external if decoys else split.external[:0]
+        return cls(
+            membership_codes(secret, leaves, split.told, bits),
+            membership_codes(secret, leaves, split.told_only, bits),
+            decoy_codes(secret, leaves, answered, bits),
+        )
+
+    @property
+    def members(self) -> Codes:
+        """All codes that T was told are members': told, then told only."""
+        return np.concatenate([self.told, self.told_only])
+
+    def table(self, split: Split, pool_size: int) -> Codes:
+        """Return the code that each sample of the pool is answered with, (pool_size, bits).
+
+        A row of zeros is a sample that has none.
+        """
+        table = np.zeros((pool_size, self.told.shape[1]), dtype=np.int8)
+        table[split.told], table[split.told_only] = self.told, self.told_only
+        if len(self.decoys):
+            table[split.external] = self.decoys
+        return table
+
+    def packed(self) -> bytes:
+        """Return the rows of told, told only and decoys, each filled up to whole bytes."""
+        rows = np.concatenate([self.told, self.told_only, self.decoys])
+        return np.packbits(rows > 0, axis=1).tobytes()
+
+    @classmethod
+    def unpack(cls, data: bytes, sizes: SplitSizes, bits: int, *, decoys: bool) -> Self:
+        """Read what `packed` returned.
+
+        Raises:
+            PackedCodesError: it has another length than the session's codes.
+        """
+        counts = (sizes.told, sizes.told_only, sizes.external if decoys else 0)
+        row_bytes = math.ceil(bits / 8)
+        if len(data) != sum(counts) * row_bytes:
+            raise PackedCodesError(
+                f"expected {sum(counts)} codes of {row_bytes} bytes each, found {len(data)} bytes; "
+                "the auditor's server runs another version"
+            )
+        rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, row_bytes)
+        codes = _signs(np.unpackbits(rows, axis=1, count=bits))
+        return cls(*np.split(codes, np.cumsum(counts)[:-1]))
+
+
+def _codes(domain: bytes, secret: bytes, leaves: bytes, indices: Indices, bits: int) -> Codes:
+    _check_secret(secret)
+    if not 1 <= bits <= MOST_BITS:
+        raise CodeSizeError(f"expected codes of 1 to {MOST_BITS} bits, found {bits}")
+    size = len(leaves) // LEAF_BYTES
+    outside = [int(index) for index in indices if not 0 <= index < size]
+    if outside:
+        raise TreeIndexError(f"the pool has {size} samples, found index {outside[0]}")
+    blocks = math.ceil(bits / (8 * BLOCK_BYTES))
+    stream = b"".join(
+        _expand(hmac.digest(secret, domain + leaves[start : start + LEAF_BYTES], "sha256"), blocks)
+        for start in (np.asarray(indices, dtype=np.int64) * LEAF_BYTES).tolist()
+    )
+    rows = np.frombuffer(stream, dtype=np.uint8).reshape(-1, blocks * BLOCK_BYTES)
+    return _signs(np.unpackbits(rows, axis=1, count=bits))
+
+
+def _expand(key: bytes, blocks: int) -> bytes:
+    # One call per block instead of an object per sample: a pool has tens of thousands.
+    block = stretched = b""
+    for counter in range(1, blocks + 1):
+        block = hmac.digest(key, block + bytes([counter]), "sha256")
+        stretched += block
+    return stretched
+
+
+def _signs(bits: NDArray[np.uint8]) -> Codes:
+    return bits.astype(np.int8) * np.int8(2) - np.int8(1)
+
+
+def _check_secret(secret: bytes) -> None:
+    if len(secret) != SECRET_BYTES:
+        raise CodeSecretError(
+            f"expected a code secret of {SECRET_BYTES} bytes, found {len(secret)}"
+        )

@@ -147,6 +147,7 @@ def train_trial(
     sizes: SplitSizes,
     nonce: bytes,
     *,
+    split: Split | None = None,
     plans: Sequence[StepPlan] | None = None,
     secret: bytes | None = None,
     model: nn.Module | None = None,
@@ -161,6 +162,7 @@ def train_trial(
         test: fresh images.
         sizes: of the cohorts.
         nonce: what everything random follows from.
+        split: the cohorts, where they are not the nonce's own.
         plans: the steps, where they are not the schedule's own; epochs in order.
         secret: the codes', 32 bytes; None: drawn, where codes are taught.
         model: the developer's own M, for an architecture named `custom:<name>`.
@@ -173,7 +175,7 @@ def train_trial(
         EvidenceError: codes of that length cannot be made.
     """
     torch.set_num_threads(config.threads)
-    split = derive_split(nonce, sizes)
+    split = split or derive_split(nonce, sizes)
     if plans is None:
         schedule = Schedule(
             nonce, split, config.batch_size, config.external_batch_size, config.epochs
@@ -203,8 +205,13 @@ def train_trial(
         secret=secret,
         epochs=epochs,
         seconds=time.monotonic() - started,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RESIDENT_UNIT,
+        peak_bytes=peak_bytes(),
     )
+
+
+def peak_bytes() -> int:
+    """Return the largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RESIDENT_UNIT
 
 
 class _Training:

@@ -1,0 +1,1 @@
+"""Laboratory studies: many trainings without supervision, measured under one protocol."""

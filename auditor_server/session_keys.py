@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from auditkit.evidence import notes
+from auditkit.evidence.continuations import key_for_size
 from auditkit.evidence.errors import UnsignedNoteError
 from auditkit.evidence.keys import PublicKey
 from auditor_server.errors import KeyNotInForceError, SessionExpiredError
@@ -32,8 +33,7 @@ class SessionKeys:
 
     def in_force(self, size: int) -> str:
         """Return the key that signs a checkpoint of `size`: of the last continuation before it."""
-        earlier = [row.session_key for row in self.continuations if row.log_size < size]
-        return earlier[-1] if earlier else self.grant.session_key
+        return key_for_size(self.grant, self.continuations, size)
 
     def taking_over(self, size: int) -> ContinuationRow | None:
         """Return the continuation whose key takes over right after `size` records."""

@@ -15,6 +15,7 @@ from containers.errors import (
     ArchiveFormatError,
     ArchiveSizeError,
     MemberKindError,
+    MissingArchiveError,
     MissingBlobError,
     TruncatedArchiveError,
     UnsafeNameError,
@@ -205,6 +206,22 @@ class Archive:
         """Return the SHA-256 of the archive itself, in lower-case hexadecimal."""
         self._file.seek(0)
         return hashlib.file_digest(self._file, "sha256").hexdigest()
+
+
+def check_present(path: Path, what: str, advice: str) -> None:
+    """Look first whether there is a saved image to work on.
+
+    Args:
+        path: of the archive.
+        what: which image it should contain.
+        advice: where such an image comes from.
+
+    Raises:
+        OSError: its folder cannot be searched.
+        MissingArchiveError: there is none.
+    """
+    if not path.exists():
+        raise MissingArchiveError(f"expected {what} at {path}, found nothing; {advice}")
 
 
 @contextmanager

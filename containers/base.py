@@ -15,6 +15,7 @@ from typing import BinaryIO
 from containers.errors import BaseBuildError, MmdebstrapMissingError
 from containers.identity import identify
 from containers.platform import ARCHITECTURE, OPERATING_SYSTEM
+from containers.programs import run_to_end
 from containers.progress import Counter, Progress, silent
 from containers.tar import Entry, TarReader, path_parts
 from containers.tar_writer import SOURCE_DATE_EPOCH, Member, tar
@@ -70,7 +71,6 @@ APT_SETTINGS = "Acquire"
 """The part of apt's settings that says how to reach a mirror: proxies, certificates, retries."""
 
 MAX_FILES = 200_000
-LAST_LINES = 15
 MAKING = "making the root file system"
 WRITING = "writing the archive"
 
@@ -135,22 +135,13 @@ def _make(program: str, root: Path, suite: str, mirrors: Iterable[str]) -> None:
         *_reach_options(),
         *("--", suite, str(root), *mirrors),
     ]
-    done = subprocess.run(  # noqa: S603 - the program that was just found
+    run_to_end(
         command,
-        env={**os.environ, "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH), "LC_ALL": "C.UTF-8"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
+        {**os.environ, "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH), "LC_ALL": "C.UTF-8"},
+        error=BaseBuildError,
+        failure="mmdebstrap failed",
+        advice="check the mirror (--mirror) and that user namespaces or fakechroot are available",
     )
-    if done.returncode:
-        lines = "\n  ".join(done.stdout.strip().splitlines()[-LAST_LINES:])
-        raise BaseBuildError(
-            f"mmdebstrap failed (exit code {done.returncode}); check the mirror (--mirror) and "
-            f"that user namespaces or fakechroot are available. Its last words:\n  {lines}"
-        )
 
 
 def _reach_options() -> Iterator[str]:

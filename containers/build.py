@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from containers import recipe
+from containers.archive import check_present
 from containers.bytecode import compile_folder
 from containers.code import collect
 from containers.derive import configuration_of, derive
@@ -30,6 +31,10 @@ AGENT = "agent.py"
 ROOT_IN_IMAGE = "/opt/auditkit"
 
 UNPACKING = "unpacking the base"
+BASE_ADVICE = (
+    "make one with `auditkit image base --output base.tar`, or save one with `docker save` or "
+    "`skopeo copy`"
+)
 
 
 def default_recipe() -> recipe.Recipe:
@@ -64,10 +69,12 @@ def open_base(base: Path, root: Path, progress: Progress = silent) -> Interprete
 
     Raises:
         OSError: a file cannot be read or written.
+        MissingArchiveError: it is not there.
         BasePlatformError: it is for another platform.
         BasePythonError: it has no fitting Python.
         ContainerError: it does not hold.
     """
+    check_present(base, "the archive of a base", BASE_ADVICE)
     progress(UNPACKING)
     root.mkdir(parents=True)
     image = inspect_image(base, Unpacker(root, DEFAULT_LIMITS.files).apply)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from auditkit.evidence import canonical
+from containers.errors import ContainerError
 from containers.filesystem import FileState, FileSystem
 from containers.identity import InspectedImage, inspect_image
 from containers.limits import DEFAULT_LIMITS, Limits
@@ -87,7 +88,8 @@ def compare(first: Path, second: Path, limits: Limits = DEFAULT_LIMITS) -> Image
 
     Raises:
         OSError: a file cannot be read.
-        ContainerError: as for `identity.identify`, or layers that cannot be applied.
+        ContainerError: as for `identity.identify`, or layers that cannot be applied; the message
+            begins with the path of the file.
     """
     before, old_files = _inspect(first, limits)
     after, new_files = _inspect(second, limits)
@@ -102,7 +104,10 @@ def compare(first: Path, second: Path, limits: Limits = DEFAULT_LIMITS) -> Image
 
 def _inspect(path: Path, limits: Limits) -> tuple[InspectedImage, dict[str, FileState]]:
     system = FileSystem(limits.files)
-    image = inspect_image(path, system.apply, limits)
+    try:
+        image = inspect_image(path, system.apply, limits)
+    except ContainerError as error:
+        raise type(error)(f"{path}: {error}") from error
     return image, dict(system.files())
 
 

@@ -7,13 +7,13 @@ certificates are used as always, and none of them gets into the image.
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from containers.errors import PipMissingError, WheelInstallError
 from containers.platform import PYTHON_VERSION
+from containers.programs import run_to_end
 from containers.progress import Progress, silent
 
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
@@ -34,8 +34,6 @@ PROGRAMS = "bin"
 
 HOST_DEPENDENT = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 """What an installer notes about itself and its source (PEP 376, PEP 610)."""
-
-LAST_LINES = 15
 
 
 def install(requirements: Path, target: Path, progress: Progress = silent) -> None:
@@ -84,19 +82,10 @@ def _run_pip(requirements: Path, target: Path) -> None:
             "PIP_USER": "0",
             "PIP_REQUIRE_VIRTUALENV": "0",
         }
-        done = subprocess.run(  # noqa: S603 - this Python's own pip
+        run_to_end(
             command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    if done.returncode:
-        lines = "\n  ".join(done.stdout.strip().splitlines()[-LAST_LINES:])
-        raise WheelInstallError(
-            f"pip could not install the pinned packages (exit code {done.returncode}); check its "
-            f"index and the connection. Its last words:\n  {lines}"
+            environment,
+            error=WheelInstallError,
+            failure="pip could not install the pinned packages",
+            advice="check its index and the connection",
         )

@@ -5,6 +5,10 @@ class ContainerError(Exception):
     """Base of every error of `containers`: the image, or the file it is saved in, does not hold."""
 
 
+class MissingArchiveError(ContainerError):
+    """There is no file where a saved image is expected."""
+
+
 class ArchiveFormatError(ContainerError):
     """The file is not a saved image in one of the two layouts, or is damaged."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from containers.archive import check_present
 from containers.derive import configuration_of, derive
 from containers.errors import DocumentFormatError, MissingSourceError, UnsafeSourceError
 from containers.progress import Progress, silent
@@ -15,6 +16,7 @@ from schemas import ImageIdentity
 
 CODE_IN_IMAGE = "opt/run/code"
 DATA_IN_IMAGE = "opt/run/data"
+TRAINER_ADVICE = "build it with `auditkit image build --output trainer.tar`"
 LABEL = "dev.auditkit.package"
 """Says, as JSON, which source files and which data an image contains: `{"code": [], "data": []}`.
 """
@@ -50,10 +52,12 @@ def package(
 
     Raises:
         OSError: a file cannot be read or written.
+        MissingArchiveError: there is no image of the trainer.
         MissingSourceError: a file or folder is not there.
         UnsafeSourceError: a source file lies outside the root, or a link leads out of its folder.
         ContainerError: the trainer's image does not hold, or a file changed on the way.
     """
+    check_present(trainer, "the trainer's image", TRAINER_ADVICE)
     data = data or {}
     members = layer([*_code(root, code), *_data(data)])
     label = Packaged(code=tuple(sorted(code)), data=tuple(sorted(data))).model_dump_json()

@@ -4,7 +4,7 @@ import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 
@@ -116,8 +116,19 @@ def _explain(problem: dict[str, Any]) -> str:
 def _model_at(path: list[Any]) -> type[Schema]:
     model: type[Schema] = RunConfig
     for part in path:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, Schema)):
+        section = _section(model, part)
+        if section is None:
             break
-        model = annotation
+        model = section
     return model
+
+
+def _section(model: type[Schema], name: Any) -> type[Schema] | None:  # noqa: ANN401 - or an index
+    """Return the schema of a nested section, be it required or `Section | None`."""
+    if name not in model.model_fields:
+        return None
+    annotation = model.model_fields[name].annotation
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Schema):
+            return candidate
+    return None

@@ -1,6 +1,5 @@
 """What all displays with progress bars share."""
 
-from types import TracebackType
 from typing import Self
 
 from rich.progress import Progress
@@ -16,10 +15,5 @@ class Bars:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()

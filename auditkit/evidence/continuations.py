@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -77,7 +78,19 @@ def open_continuation(found: bundle.Continuation) -> OpenContinuation:
     return OpenContinuation(request, sha256_hex(found.request), answer, envelope)
 
 
-def key_for_size(grant: SessionGrant, answers: Sequence[SessionContinuation], size: int) -> str:
+class KeyHandover(Protocol):
+    """What of a continuation says from which size of the log on its key signs."""
+
+    @property
+    def log_size(self) -> int:
+        """Size of the log when the continuation was granted."""
+
+    @property
+    def session_key(self) -> str:
+        """The key, in lower-case hexadecimal, that signs what is larger."""
+
+
+def key_for_size(grant: SessionGrant, answers: Sequence[KeyHandover], size: int) -> str:
     """Return the session key (hexadecimal) that signs the log's checkpoint of this size.
 
     The grant's key signs until the first continuation; the key of a continuation signs every

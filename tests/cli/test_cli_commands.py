@@ -72,6 +72,16 @@ def test_typo_is_answered_with_the_right_name() -> None:
         parse_run_config(document, "digits.toml")
 
 
+def test_typo_in_an_optional_section_is_answered_with_the_right_name() -> None:
+    document = tomllib.loads(example("digits.toml").read_text())
+    document["container"] = {"image": "image.tar", "memory": 4}
+    document["code"] = {"lop": "loop.py"}
+    with pytest.raises(AgentError) as caught:
+        parse_run_config(document, "digits.toml")
+    assert "container.memory: unknown setting; did you mean 'memory_gib'?" in str(caught.value)
+    assert "code.lop: unknown setting; did you mean 'loop'?" in str(caught.value)
+
+
 def test_overrides_change_one_setting_and_keep_the_rest() -> None:
     document = {"training": {"epochs": 3, "name": "x"}, "output": "run"}
     changed = apply_overrides(

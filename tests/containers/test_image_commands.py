@@ -18,7 +18,7 @@ from auditkit.evidence.image_signatures import ImageSignerError
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.policy import ImageNotAllowedError, OrderNotInForceError
 from auditkit.evidence.trust import sign_trust_root
-from containers.errors import BlobDigestError
+from containers.errors import BlobDigestError, TruncatedArchiveError
 from containers.identity import identify
 from schemas import AuditOrder, ImageIdentity, Role, RoleName, SplitFractions, TrustRoot
 from tests.containers.saved_images import (
@@ -152,6 +152,17 @@ def test_no_difference_is_exit_code_0(tmp_path: Path) -> None:
     second = save(tmp_path, IMAGE.oci(), "second.tar")
     result = CliRunner().invoke(image_app, ["diff", str(first), str(second)])
     assert (result.exit_code, "the same image" in result.stdout) == (0, True)
+
+
+def test_an_archive_that_does_not_hold_is_named(tmp_path: Path) -> None:
+    good = save(tmp_path, IMAGE.docker(), "good.tar")
+    damaged = tmp_path / "damaged.tar"
+    damaged.write_bytes(good.read_bytes()[:1000])
+    for pair in ((good, damaged), (damaged, good)):
+        result = CliRunner().invoke(image_app, ["diff", *map(str, pair)])
+        assert isinstance(result.exception, TruncatedArchiveError)
+        assert str(damaged) in str(result.exception)
+        assert str(good) not in str(result.exception)
 
 
 @pytest.mark.parametrize("command", ["identity", "verify", "diff"])

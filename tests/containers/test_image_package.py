@@ -12,7 +12,12 @@ from typer.testing import CliRunner
 from auditkit.cli.application import app
 from auditkit.cli.errors import UsageError
 from containers.diff import compare
-from containers.errors import DocumentFormatError, MissingSourceError, UnsafeSourceError
+from containers.errors import (
+    DocumentFormatError,
+    MissingArchiveError,
+    MissingSourceError,
+    UnsafeSourceError,
+)
 from containers.identity import identify, inspect_image, see_nothing
 from containers.package import LABEL, package, packaged
 from developer_agent.source_files import SourceFileError
@@ -179,6 +184,23 @@ def test_an_archive_that_cannot_be_written_is_told_before_the_work(
         result = CliRunner().invoke(app, [*command, "--output", output])
         assert isinstance(result.exception, UsageError)
         assert "make the folder" in str(result.exception)
+
+
+def test_an_image_that_is_not_there_is_told_with_the_way_to_make_it(
+    config: Path, tmp_path: Path
+) -> None:
+    missing = str(tmp_path / "missing.tar")
+    output = ["--output", str(tmp_path / "output.tar")]
+    work = ["--work", str(tmp_path / "work")]
+    for command, advice in (
+        (["package", str(config), "--trainer", missing, *output], "auditkit image build"),
+        (["image", "build", "--base", missing, *work, *output], "auditkit image base"),
+    ):
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, MissingArchiveError)
+        assert missing in str(result.exception)
+        assert advice in str(result.exception)
+    assert not (tmp_path / "output.tar").exists()
 
 
 def test_a_label_that_is_not_ours_is_not_believed(tmp_path: Path) -> None:

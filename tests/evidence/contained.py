@@ -46,6 +46,9 @@ def config_text(settings: dict[str, Any] | None = None, **changes: Any) -> str:
 
 
 CONFIG_TEXT = config_text()
+IMAGE = hashlib.sha256(CONFIG_TEXT.encode()).hexdigest()
+OTHER_CONFIG_TEXT = config_text({"Labels": {"org.example.name": "another image"}})
+OTHER_IMAGE = hashlib.sha256(OTHER_CONFIG_TEXT.encode()).hexdigest()
 
 
 def manifest_text(image_config: str = CONFIG_TEXT, **changes: Any) -> str:
@@ -173,7 +176,7 @@ def description(number: int = 1, **changes: Any) -> ContainerDescription:
             "health_check": (),
             "memory_bytes": 4 * 2**30,
             "cpus": 2.0,
-            "most_processes": 512,
+            "most_processes": 1024,
             **changes,
         }
     )
@@ -226,7 +229,6 @@ def contained_run(
     )
 
 
-OTHER_IMAGE = "5e" * 32
 RELAY, OUTPUT, POOL, TEST, SCRATCH = MOUNTS
 
 Changes = dict[str, Any]

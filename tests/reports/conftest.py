@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from contained_session import IMAGE, container_run
 from scipy import stats
 
 from auditkit.reports import FurtherContainer, LogSummary, QueriedSample, ReportInput, StepTrace
@@ -36,6 +35,7 @@ from schemas import (
     TrainingConfig,
     VerificationReport,
 )
+from tests.evidence.contained import IMAGE, contained_run
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)
@@ -229,14 +229,14 @@ def contained_report(session_report: ReportInput) -> ReportInput:
         order=report.order.model_copy(
             update={"images": (digest("0"), IMAGE), "allow_without_container": False}
         ),
-        request=report.request.model_copy(update={"container": container_run()}),
+        request=report.request.model_copy(update={"container": contained_run()}),
         start=report.start.model_copy(update={"mode": "container", "image_digest": IMAGE}),
         verification=report.verification.model_copy(
             update={"findings": findings, "level": AssuranceLevel.L2}
         ),
         continuations=(
-            FurtherContainer(container_run("7"), 610, START + timedelta(minutes=7), None),
-            FurtherContainer(container_run("8"), 610, START + timedelta(minutes=9), 611),
+            FurtherContainer(contained_run(2), 610, START + timedelta(minutes=7), None),
+            FurtherContainer(contained_run(3), 610, START + timedelta(minutes=9), 611),
         ),
     )
 

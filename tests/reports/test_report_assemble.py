@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from contained_session import container_run
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
@@ -32,6 +31,7 @@ from schemas import (
     StepRecord,
     TrustRoot,
 )
+from tests.evidence.contained import contained_run
 
 LATE_SECONDS = 300
 
@@ -204,7 +204,7 @@ def continued(bundle, auditor, session_report):
     request = ContinuationRequest(
         session_id="ses-4f1c",
         grant_digest=session_report.grant_digest,
-        container=container_run("7"),
+        container=contained_run(2),
         session_key="b" * 64,
         environment=session_report.request.environment,
         requested_at=session_report.grant.valid_from,
@@ -227,7 +227,7 @@ def continued(bundle, auditor, session_report):
         time_ms=session_report.log.first_record_ms,
         continuation_digest=sha256_hex(dsse.Envelope.from_bytes(envelope).payload),
     )
-    contained = session_report.request.model_copy(update={"container": container_run()})
+    contained = session_report.request.model_copy(update={"container": contained_run()})
     return {
         "request": canonical.to_bytes(contained),
         "continuations": (Continuation(request_bytes, envelope),),
@@ -238,7 +238,7 @@ def continued(bundle, auditor, session_report):
 def test_a_further_container_is_shown_with_the_record_that_names_it(assembled, continued):
     report = assembled(**continued)
     (further,) = report.continuations
-    assert further.run == container_run("7")
+    assert further.run == contained_run(2)
     assert (further.log_size, further.record) == (3, 3)
     html = render_html(report)
     assert "2 containers ran, one after another" in html

@@ -1,18 +1,12 @@
 """Which image ran, who allowed it, and what it could do: in words that a lawyer can use."""
 
-import base64
-import json
 import re
 from dataclasses import replace
 
 import pytest
-from contained_session import IMAGE, IMAGE_CONFIG, container_run
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from report_page import found, page, with_findings
 
 from auditkit.evidence import containment
-from auditkit.evidence.canonical import sha256_hex
 from auditkit.reports import ReportInput, render_html
 from auditkit.reports.containers import QUESTIONS, admission, container_section, key_fingerprint
 from schemas import (
@@ -20,8 +14,15 @@ from schemas import (
     ContainerDescription,
     ContainerMount,
     ContainerRun,
-    ImageSignature,
     InsideView,
+)
+from tests.evidence.contained import (
+    contained_run,
+    container_id,
+    identity,
+    image_key,
+    pem,
+    signed_image,
 )
 
 
@@ -49,13 +50,16 @@ def section_text(report: ReportInput) -> str:
 
 
 def test_the_fixture_is_a_container_that_keeps_every_rule():
-    containment.check_container(container_run())
+    containment.check_container(contained_run())
 
 
 def test_the_image_is_named_by_all_its_digests(contained_report):
     text = section_text(contained_report)
-    for value in (IMAGE, *(letter * 64 for letter in "abcde")):
-        assert value in text
+    image = identity()
+    for digest in (image.config_digest, image.manifest_digest, image.archive_digest):
+        assert digest in text
+    for digest in image.diff_ids:
+        assert digest in text
     assert "it is number 2 of the 2 images that the order lists" in text
     assert "as in the saved file" in text
 
@@ -68,9 +72,9 @@ def test_a_closed_container_is_described_in_plain_words(contained_report):
         "Could it reach a network? No.",
         "Could it change the program that ran? No. All files of the image were read-only.",
         "Had it special rights? No.",
-        "As an ordinary user (uid:gid 10001:10001).",
-        "16 GiB of memory, 4 processor cores, 1,024 processes.",
-        "Docker 20.10.24 (linux/amd64).",
+        "As an ordinary user (uid:gid 1000:1000).",
+        "4 GiB of memory, 2 processor cores, 1,024 processes.",
+        "Docker Engine 20.10.24, linux/amd64.",
         "/data/pool: the pool of samples, read-only",
         "python3 -I /opt/auditkit/agent.py",
     ):
@@ -79,12 +83,11 @@ def test_a_closed_container_is_described_in_plain_words(contained_report):
 
 def test_every_container_of_the_session_is_listed(contained_report):
     text = section_text(contained_report)
+    first, second, third = (container_id(number)[:12] for number in (1, 2, 3))
     assert "3 containers ran, one after another" in text
-    assert "666666666666… 2 March 2026, 09:00 UTC from the start grant record, number 0" in text
-    assert (
-        "777777777777… 2 March 2026, 09:07 UTC after 610 records nothing: it ended before" in text
-    )
-    assert "888888888888… 2 March 2026, 09:09 UTC after 610 records continuation record" in text
+    assert f"{first}… 2 March 2026, 09:00 UTC from the start grant record, number 0" in text
+    assert f"{second}… 2 March 2026, 09:07 UTC after 610 records nothing: it ended before" in text
+    assert f"{third}… 2 March 2026, 09:09 UTC after 610 records continuation record" in text
     one = section_text(replace(contained_report, continuations=()))
     assert "One container ran from beginning to end" in one
     assert "signing key of its own" not in one
@@ -139,61 +142,61 @@ def test_a_container_that_nobody_checked_is_not_called_in_order(contained_report
 @pytest.mark.parametrize(
     ("run", "question", "answer"),
     [
-        (described(container_run(), network_mode="host"), "Could it reach a network?", "host"),
+        (described(contained_run(), network_mode="host"), "Could it reach a network?", "host"),
         (
-            seen(container_run(), network_interfaces=("eth0", "lo")),
+            seen(contained_run(), network_interfaces=("eth0", "lo")),
             "Could it reach a network?",
             "eth0",
         ),
         (
-            described(container_run(), published_ports=("8080/tcp",)),
+            described(contained_run(), published_ports=("8080/tcp",)),
             "Could it reach a network?",
             "8080",
         ),
         (
-            described(container_run(), read_only_root=False),
+            described(contained_run(), read_only_root=False),
             "Could it change the program that ran?",
             "writable",
         ),
         (
-            described(container_run(), health_check=("CMD", "sh", "-c", "steal")),
+            described(contained_run(), health_check=("CMD", "sh", "-c", "steal")),
             "Which program was started?",
             "Beside it the engine ran: CMD sh -c steal.",
         ),
-        (described(container_run(), privileged=True), "Had it special rights?", "privileged"),
+        (described(contained_run(), privileged=True), "Had it special rights?", "privileged"),
         (
-            described(container_run(), capabilities_added=("SYS_ADMIN",)),
+            described(contained_run(), capabilities_added=("SYS_ADMIN",)),
             "Had it special rights?",
             "SYS_ADMIN",
         ),
         (
-            seen(container_run(), effective_capabilities="f" * 16),
+            seen(contained_run(), effective_capabilities="f" * 16),
             "Had it special rights?",
             "kept rights of the administrator",
         ),
-        (seen(container_run(), no_new_privileges=False), "Had it special rights?", "gain rights"),
-        (seen(container_run(), seccomp_mode=0), "Had it special rights?", "not filtered"),
+        (seen(contained_run(), no_new_privileges=False), "Had it special rights?", "gain rights"),
+        (seen(contained_run(), seccomp_mode=0), "Had it special rights?", "not filtered"),
         (
-            described(container_run(), devices=("/dev/kmem",)),
+            described(contained_run(), devices=("/dev/kmem",)),
             "Had it special rights?",
             "/dev/kmem",
         ),
-        (seen(container_run(), uid=0), "As whom did it run?", "the administrator"),
+        (seen(contained_run(), uid=0), "As whom did it run?", "the administrator"),
         (
-            described(container_run(), memory_bytes=0),
+            described(contained_run(), memory_bytes=0),
             "How much could it use?",
             "the rest without a limit",
         ),
         (
             described(
-                container_run(),
+                contained_run(),
                 mounts=(ContainerMount(destination="/etc", kind="bind", read_only=True),),
             ),
             "What of the developer’s machine was inside?",
             "/etc: unexpected",
         ),
-        (described(container_run(), gpus=("all",)), "Which graphics processors?", "all."),
-        (described(container_run(), rootless=True), "Which engine ran it?", "rootless"),
+        (described(contained_run(), gpus=("all",)), "Which graphics processors?", "all."),
+        (described(contained_run(), rootless=True), "Which engine ran it?", "rootless"),
     ],
 )
 def test_no_answer_is_good_by_itself(contained_report, run, question, answer):
@@ -206,7 +209,7 @@ def test_no_answer_is_good_by_itself(contained_report, run, question, answer):
 
 def test_where_containers_differ_each_is_described(contained_report):
     open_one = replace(
-        contained_report.continuations[1], run=described(container_run("8"), read_only_root=False)
+        contained_report.continuations[1], run=described(contained_run(3), read_only_root=False)
     )
     report = replace(contained_report, continuations=(contained_report.continuations[0], open_one))
     text = answers(report)["Could it change the program that ran?"]
@@ -227,49 +230,21 @@ def test_every_answer_names_fields_that_exist():
 
 
 def test_a_signed_image_names_the_key_that_allowed_it(contained_report):
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(3)]
-    pems = [
-        key.public_key()
-        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        .decode()
-        for key in keys
-    ]
-    manifest = json.dumps({"schemaVersion": 2, "config": {"digest": f"sha256:{IMAGE}"}})
-    manifest_digest = sha256_hex(manifest.encode())
-    payload = json.dumps(
-        {
-            "critical": {
-                "identity": {"docker-reference": ""},
-                "image": {"docker-manifest-digest": f"sha256:{manifest_digest}"},
-                "type": "cosign container image signature",
-            },
-            "optional": None,
-        }
-    )
-    signature = keys[1].sign(payload.encode(), ec.ECDSA(hashes.SHA256()))
-    run = container_run().model_copy(
-        update={
-            "image": container_run().image.model_copy(update={"manifest_digest": manifest_digest}),
-            "signature": ImageSignature(
-                manifest=manifest,
-                payload=payload,
-                signature=base64.b64encode(signature).decode(),
-            ),
-        }
-    )
+    keys = [image_key(name) for name in ("first", "second", "third")]
+    pems = [pem(key) for key in keys]
+    run = contained_run(signature=signed_image(keys[1]))
     order = contained_report.order.model_copy(update={"images": (), "image_keys": tuple(pems)})
     text = admission(order, run)
     assert text.startswith("is signed by number 2 of the 3 keys that the order trusts")
     assert key_fingerprint(pems[1]) in text
     strangers = order.model_copy(update={"image_keys": (pems[0], "no key at all")})
     assert admission(strangers, run).startswith("is neither listed by the order nor signed")
-    assert sha256_hex(IMAGE_CONFIG.encode()) == IMAGE
 
 
 def test_hostile_text_of_an_engine_stays_text(contained_report):
     hostile = "<script>alert(1)</script>"
     run = described(
-        container_run(),
+        contained_run(),
         engine=hostile,
         entrypoint=(hostile,),
         gpus=(hostile,),

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-import closed_container as contained
 import pytest
 import requests
 from hand_built import is_problem, make_request, opening
 from live import LiveServer
 
 from auditkit.evidence.keys import SigningKey
-from schemas import ContainerRun
+from schemas import ContainerRun, ImageSignature
+from tests.evidence import contained
 
 ORDER_ID = "closed"
 
@@ -29,22 +29,22 @@ def ask(
 
 
 def described(**changes: Any) -> ContainerRun:
-    return contained.run(description=contained.description(**changes))
+    return contained.contained_run(described=changes)
 
 
 def seen(**changes: Any) -> ContainerRun:
-    return contained.run(inside=contained.inside(**changes))
+    return contained.contained_run(seen=changes)
 
 
 def mounts_and(destination: str, *, read_only: bool) -> dict[str, Any]:
-    mounts = contained.description().mounts
-    return {"mounts": (*mounts, contained.bind(destination, read_only=read_only))}
+    added = contained.mount(destination, read_only=read_only)
+    return {"mounts": (contained.RELAY, contained.OUTPUT, added)}
 
 
 def test_the_ordered_image_in_a_locked_down_container_is_let_in(
     live_server: LiveServer, closed_order: str
 ) -> None:
-    response = ask(live_server, closed_order, contained.run())
+    response = ask(live_server, closed_order, contained.contained_run())
     assert response.status_code == 201, response.text
 
 
@@ -81,7 +81,9 @@ def forbidden_runs() -> Iterator[Any]:
         ("swapped container", seen(hostname="0123456789ab"), "SwappedContainerError"),
         (
             "configuration of another image",
-            contained.run(image_config=contained.OTHER_CONFIG_TEXT),
+            contained.contained_run().model_copy(
+                update={"image_config": contained.OTHER_CONFIG_TEXT}
+            ),
             "ImageConfigMismatchError",
         ),
     ):
@@ -98,27 +100,32 @@ def test_a_container_that_is_not_locked_down_is_refused(
 def test_an_image_that_nobody_allowed_is_refused(
     live_server: LiveServer, closed_order: str
 ) -> None:
-    response = ask(live_server, closed_order, contained.run_of_other_image())
+    response = ask(
+        live_server, closed_order, contained.contained_run(config=contained.OTHER_CONFIG_TEXT)
+    )
     assert is_problem(response, 422, "ImageNotAllowedError")
 
 
 def test_an_image_signed_by_a_listed_key_is_let_in_and_by_another_refused(
     live_server: LiveServer,
 ) -> None:
-    trusted, stranger = contained.new_image_key(), contained.new_image_key()
+    trusted, stranger = contained.image_key("trusted"), contained.image_key("stranger")
     digest = live_server.add_order(
         "signed-images",
         images=(),
-        image_keys=(contained.public_pem(trusted),),
+        image_keys=(contained.pem(trusted),),
         allow_without_container=False,
     )
 
-    def ask_with(**changes: Any) -> requests.Response:
-        return ask(live_server, digest, contained.run(**changes), "signed-images")
+    def ask_with(signature: ImageSignature | None) -> requests.Response:
+        run = contained.contained_run(signature=signature)
+        return ask(live_server, digest, run, "signed-images")
 
-    assert ask_with(signature=contained.sign_image(trusted)).status_code == 201
-    refused = ask_with(signature=contained.sign_image(stranger))
+    assert ask_with(contained.signed_image(trusted)).status_code == 201
+    refused = ask_with(contained.signed_image(stranger))
     assert is_problem(refused, 422, "ImageSignerError")
-    other_image = ask_with(signature=contained.sign_image(trusted, contained.OTHER_IMAGE))
-    assert is_problem(other_image, 422, "SignedConfigError")
-    assert is_problem(ask_with(), 422, "ImageNotAllowedError")
+    other_image = contained.signed_image(
+        trusted, contained.manifest_text(contained.OTHER_CONFIG_TEXT)
+    )
+    assert is_problem(ask_with(other_image), 422, "SignedConfigError")
+    assert is_problem(ask_with(None), 422, "ImageNotAllowedError")

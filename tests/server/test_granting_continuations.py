@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import closed_container as contained
 import pytest
 import requests
 from hand_built import ENVIRONMENT, Client, HandBuiltAgent, is_problem, opening
@@ -22,6 +21,7 @@ from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditor_server import tokens
 from schemas import ContainerRun, ContinuationRequest, SessionContinuation
+from tests.evidence import contained
 
 ORDER_ID = "resumable"
 
@@ -42,7 +42,7 @@ def order(live_server: LiveServer) -> str:
 
 def start(server: LiveServer, order_digest: str, order_id: str = ORDER_ID) -> HandBuiltAgent:
     """An agent in a container, which has logged its grant and three steps."""
-    agent = server.open_session(order_id, order_digest, container=contained.run())
+    agent = server.open_session(order_id, order_digest, container=contained.contained_run())
     agent.log_grant(image_digest=contained.IMAGE, mode="container")
     for step in (1, 2, 3):
         agent.log_step(step)
@@ -55,11 +55,7 @@ def agent(live_server: LiveServer, order: str) -> HandBuiltAgent:
 
 
 def fresh_container() -> ContainerRun:
-    container_id = secrets.token_hex(32)
-    return contained.run(
-        description=contained.description(container_id=container_id),
-        inside=contained.inside(hostname=container_id[:12]),
-    )
+    return contained.contained_run(secrets.randbits(64))
 
 
 def make_request(agent: HandBuiltAgent, key: SigningKey, **changes: Any) -> ContinuationRequest:
@@ -258,9 +254,10 @@ def test_the_first_flush_names_the_continuation(agent: HandBuiltAgent) -> None:
 def test_another_image_or_machine_is_refused(agent: HandBuiltAgent) -> None:
     """The other image is even on the order's list: a session keeps the one it began with."""
     other_machine = ENVIRONMENT.model_copy(update={"threads": 7})
-    open_root = contained.run(description=contained.description(read_only_root=False))
+    other_image = contained.contained_run(config=contained.OTHER_CONFIG_TEXT)
+    open_root = contained.contained_run(described={"read_only_root": False})
     for changes, error in (
-        ({"container": contained.run_of_other_image()}, "ContinuationImageError"),
+        ({"container": other_image}, "ContinuationImageError"),
         ({"environment": other_machine}, "ContinuationEnvironmentError"),
         ({"container": open_root}, "WritableRootError"),
         ({"grant_digest": "cd" * 32}, "ContinuationMismatchError"),
@@ -277,7 +274,7 @@ def test_a_container_serves_a_session_once(agent: HandBuiltAgent) -> None:
     second = fresh_container()
     granted(ask(agent, make_request(agent, SigningKey.generate(), container=second)))
     granted(ask(agent, make_request(agent, SigningKey.generate())))
-    for used in (contained.run(), second):
+    for used in (contained.contained_run(), second):
         request = make_request(agent, SigningKey.generate(), container=used)
         assert is_problem(ask(agent, request), 422, "ContainerReusedError")
     assert agent.status()["continuations"] == 2
@@ -319,7 +316,9 @@ def test_a_key_serves_once_among_all_sessions_and_containers(
         request = make_request(agent, continued, session_key=key)
         assert is_problem(ask(agent, request), 409, "SessionKeyReusedError")
     # Nor may a session begin with the key of a container that went on in another one.
-    body = opening(ORDER_ID, make_session_request(order, stranger.key, container=contained.run()))
+    body = opening(
+        ORDER_ID, make_session_request(order, stranger.key, container=contained.contained_run())
+    )
     assert is_problem(agent.client.post("/sessions", json=body), 409, "SessionKeyReusedError")
 
 

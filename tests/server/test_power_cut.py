@@ -4,18 +4,30 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-import closed_container as contained
 import pytest
 import requests
-from hand_built import ENVIRONMENT
+from hand_built import ENVIRONMENT, HandBuiltAgent
 from live import LiveServer
 
 from auditkit.evidence import canonical
 from auditkit.evidence.bundle import read_bundle
 from auditkit.evidence.keys import SigningKey
-from schemas import ContinuationRequest
+from schemas import AppendRequest, ContinuationRequest
+from tests.evidence import contained
 
 DYING_SERVER = str(Path(__file__).parent / "dies_before_cosigning.py")
+
+
+def lose_power_after_commit(
+    server: LiveServer, agent: HandBuiltAgent, flush: AppendRequest
+) -> None:
+    """The dying server commits a flush, does not answer, and comes back as one that lives."""
+    with pytest.raises(requests.ConnectionError):
+        agent.send(flush)
+    assert server.process.wait(timeout=30) < 0
+    server.module = ("-m", "auditor_server")
+    server.start()
+    agent.client = server.client("developer")
 
 
 def test_a_flush_committed_and_not_cosigned_is_cosigned_later(own_server: LiveServer) -> None:
@@ -25,13 +37,7 @@ def test_a_flush_committed_and_not_cosigned_is_cosigned_later(own_server: LiveSe
     agent.log_grant()
     agent.log_step(1)
     flush = agent.flush(0)
-    with pytest.raises(requests.ConnectionError):
-        agent.send(flush)
-    assert own_server.process.wait(timeout=30) < 0
-
-    own_server.module = ("-m", "auditor_server")
-    own_server.start()
-    agent.client = own_server.client("developer")
+    lose_power_after_commit(own_server, agent, flush)
     assert agent.status()["acknowledged_records"] == 2
     assert agent.status()["last_cosigned_at"] is None
     receipt = agent.sent(flush)
@@ -88,23 +94,14 @@ def test_a_log_is_cosigned_to_its_end_before_it_goes_on_elsewhere(own_server: Li
     own_server.module = (DYING_SERVER,)
     own_server.start()
     digest = own_server.add_order("closed", images=(contained.IMAGE,))
-    agent = own_server.open_session("closed", digest, container=contained.run())
+    agent = own_server.open_session("closed", digest, container=contained.contained_run())
     agent.log_grant(image_digest=contained.IMAGE, mode="container")
     flush = agent.flush(0)
-    with pytest.raises(requests.ConnectionError):
-        agent.send(flush)
-    assert own_server.process.wait(timeout=30) < 0
-
-    own_server.module = ("-m", "auditor_server")
-    own_server.start()
-    agent.client = own_server.client("developer")
+    lose_power_after_commit(own_server, agent, flush)
     request = ContinuationRequest(
         session_id=agent.grant.session_id,
         grant_digest=agent.grant_digest,
-        container=contained.run(
-            description=contained.description(container_id="f5" * 32),
-            inside=contained.inside(hostname="f5" * 6),
-        ),
+        container=contained.contained_run(2),
         session_key=SigningKey.generate().public.hex,
         environment=ENVIRONMENT,
         requested_at=datetime.now(UTC),

@@ -1,4 +1,8 @@
-"""The trivial attacks that stand beside T: what membership leaks without any MINT Model."""
+"""The trivial attacks on a run's sealed scores: what membership leaks without any MINT Model.
+
+The attacks themselves are those of `auditkit.mint.attacks`, which need logits; here are their
+figures for cohorts of which only losses and correctness were kept.
+"""
 
 from dataclasses import dataclass
 
@@ -6,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from auditkit.mint.attacks import correctness_scores, scores_of_losses
 from auditkit.mint.errors import EmptyCohortError
 from auditkit.mint.metrics import auc, flagged_rates, share
 from auditkit.mint.scores import CohortScores
@@ -33,7 +38,8 @@ def gap_attack(members: CohortScores, others: CohortScores) -> float:
         EmptyCohortError: a cohort is empty.
 
     """
-    return (1.0 + share(members.correct).value - share(others.correct).value) / 2.0
+    # Of a score with two values, the area under the curve is the balanced accuracy.
+    return auc(correctness_scores(members.correct), correctness_scores(others.correct))
 
 
 def loss_threshold(
@@ -45,9 +51,10 @@ def loss_threshold(
         EmptyCohortError: a cohort is empty.
 
     """
+    member_scores = scores_of_losses(members.task_losses)
     return LossThreshold(
-        auc=auc(-members.task_losses, -others.task_losses),
-        flagged=flagged_rates(-members.task_losses, -calibration.task_losses),
+        auc=auc(member_scores, scores_of_losses(others.task_losses)),
+        flagged=flagged_rates(member_scores, scores_of_losses(calibration.task_losses)),
     )
 
 

@@ -4,12 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.base import Count, FiniteFloat, Name, Schema
+from schemas.base import Count, FiniteFloat, Fraction, Name, Schema
 
 # Limits on what another party's configuration can make the auditor's server allocate.
 MOST_SIDE = 1024  # pixels of height or width
 MOST_CLASSES = 1_000_000  # face identification has tens of thousands
 MOST_WIDTH = 16_384  # channels or units of one layer of T
+MOST_MARGIN = 1.0  # larger ones leave hardly any angle that a sample could reach
 LEAST_CODE_BITS = 32
 MOST_CODE_BITS = 4096
 
@@ -21,6 +22,20 @@ TapSetup = Literal["entry", "middle", "output", "named"]
 HeadName = Literal["convolutional", "fully_connected"]
 AugmentationName = Literal["none", "flip_shift", "shift"]
 EvidenceName = Literal["membership", "codes"]
+TaskLossName = Literal["softmax", "arcface", "cosface", "adaface"]
+
+
+class TaskLossConfig(Schema):
+    """The loss that trains M: softmax, or one with a margin on the cosines of a last layer."""
+
+    name: TaskLossName = "softmax"
+    scale: FiniteFloat = Field(default=64.0, gt=0.0, description="factor of the cosines")
+    margin: FiniteFloat | None = Field(
+        default=None,
+        ge=0.0,
+        le=MOST_MARGIN,
+        description="radians for ArcFace and AdaFace, a cosine for CosFace; None: as published",
+    )
 
 
 class ModelConfig(Schema):
@@ -38,6 +53,9 @@ class ModelConfig(Schema):
         default=None, description="stride of the first convolution; None keeps the architecture's"
     )
     stem_pool: bool = Field(default=True, description="keep the pooling layer after the stem")
+    task_loss: TaskLossConfig = Field(
+        default=TaskLossConfig(), description="a margin replaces the architecture's last layer"
+    )
 
 
 class TapConfig(Schema):
@@ -69,9 +87,8 @@ class MintConfig(Schema):
     code_bits: Annotated[int, Field(ge=LEAST_CODE_BITS, le=MOST_CODE_BITS, multiple_of=8)] = Field(
         default=512, description="length of a membership code; a score z cannot exceed its root"
     )
-    decoys: bool = Field(
-        default=False,
-        description="E carries throw-away codes, so that strangers do not echo a member's",
+    coupling: Fraction = Field(
+        default=1.0, description="share of T's gradient that reaches M; 0: M trains as if alone"
     )
     frozen: bool = Field(
         default=False,

@@ -74,6 +74,11 @@ class Split:
     calibration: Indices
 
     @property
+    def size(self) -> int:
+        """Number of samples in the pool."""
+        return sum(len(cohort) for cohort in vars(self).values())
+
+    @property
     def trained(self) -> Indices:
         """D: what M trains on, told and silent."""
         return np.concatenate([self.told, self.silent])

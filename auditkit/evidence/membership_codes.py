@@ -26,7 +26,6 @@ MOST_BITS = 255 * BLOCK_BYTES * 8  # what HKDF can expand (RFC 5869, section 2.3
 
 COMMITMENT_DOMAIN = b"auditkit/code-secret/v1\0"
 MEMBER_DOMAIN = b"auditkit/membership-code/v1\0"
-DECOY_DOMAIN = b"auditkit/decoy-code/v1\0"
 
 LEAST_P_VALUE = sys.float_info.min  # a bound may be rounded up, and must not be zero
 
@@ -47,7 +46,7 @@ class CodeSizeError(EvidenceError):
 
 
 class PackedCodesError(EvidenceError):
-    """Packed codes are not as many as the session's members and decoys need."""
+    """Packed codes are not as many as the session's members need."""
 
 
 def secret_commitment(secret: bytes) -> str:
@@ -106,15 +105,6 @@ def membership_codes(secret: bytes, leaves: bytes, indices: Indices, bits: int) 
     return _codes(MEMBER_DOMAIN, secret, leaves, indices, bits)
 
 
-def decoy_codes(secret: bytes, leaves: bytes, indices: Indices, bits: int) -> Codes:
-    """Return throw-away codes for samples of E, shape (len(indices), bits).
-
-    T learns to answer them with a code that is nobody's, so that strangers do not echo a member's.
-    Arguments and errors are those of `membership_codes`.
-    """
-    return _codes(DECOY_DOMAIN, secret, leaves, indices, bits)
-
-
 def stand_in_codes(nonce: bytes, cohort: str, size: int, bits: int) -> Codes:
     """Return codes for the samples of a cohort that nobody was told, shape (size, bits).
 
@@ -146,21 +136,17 @@ class SessionCodes:
 
     told: Codes
     told_only: Codes
-    decoys: Codes
-    """Of E; no rows when the configuration asks for none."""
 
     @classmethod
-    def derive(cls, secret: bytes, leaves: bytes, split: Split, bits: int, *, decoys: bool) -> Self:
+    def derive(cls, secret: bytes, leaves: bytes, split: Split, bits: int) -> Self:
         """Compute the codes from the secret, as only the auditor can.
 
         Raises:
             CodeSecretError, CodeSizeError, TreeIndexError: see `membership_codes`.
         """
-        answered = split.external if decoys else split.external[:0]
         return cls(
             membership_codes(secret, leaves, split.told, bits),
             membership_codes(secret, leaves, split.told_only, bits),
-            decoy_codes(secret, leaves, answered, bits),
         )
 
     @property
@@ -168,30 +154,25 @@ class SessionCodes:
         """All codes that T was told are members': told, then told only."""
         return np.concatenate([self.told, self.told_only])
 
-    def table(self, split: Split, pool_size: int) -> Codes:
-        """Return the code that each sample of the pool is answered with, (pool_size, bits).
-
-        A row of zeros is a sample that has none.
-        """
-        table = np.zeros((pool_size, self.told.shape[1]), dtype=np.int8)
-        table[split.told], table[split.told_only] = self.told, self.told_only
-        if len(self.decoys):
-            table[split.external] = self.decoys
-        return table
+    def rows(self, split: Split) -> Indices:
+        """Return for each sample of the pool its row in `members`, (pool,); -1: it has none."""
+        told = np.concatenate([split.told, split.told_only])
+        rows = np.full(split.size, -1, dtype=np.int64)
+        rows[told] = np.arange(len(told))
+        return rows
 
     def packed(self) -> bytes:
-        """Return the rows of told, told only and decoys, each filled up to whole bytes."""
-        rows = np.concatenate([self.told, self.told_only, self.decoys])
-        return np.packbits(rows > 0, axis=1).tobytes()
+        """Return the rows of told and told only, each filled up to whole bytes."""
+        return np.packbits(self.members > 0, axis=1).tobytes()
 
     @classmethod
-    def unpack(cls, data: bytes, sizes: SplitSizes, bits: int, *, decoys: bool) -> Self:
+    def unpack(cls, data: bytes, sizes: SplitSizes, bits: int) -> Self:
         """Read what `packed` returned.
 
         Raises:
             PackedCodesError: it has another length than the session's codes.
         """
-        counts = (sizes.told, sizes.told_only, sizes.external if decoys else 0)
+        counts = (sizes.told, sizes.told_only)
         row_bytes = math.ceil(bits / 8)
         if len(data) != sum(counts) * row_bytes:
             raise PackedCodesError(
@@ -200,7 +181,7 @@ class SessionCodes:
             )
         rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, row_bytes)
         codes = _signs(np.unpackbits(rows, axis=1, count=bits))
-        return cls(*np.split(codes, np.cumsum(counts)[:-1]))
+        return cls(*np.split(codes, [sizes.told]))
 
 
 def _codes(domain: bytes, secret: bytes, leaves: bytes, indices: Indices, bits: int) -> Codes:

@@ -96,9 +96,17 @@ def _branch(shape: Shape, channels: int) -> nn.Sequential:
 def _perceptron(inputs: int, config: MintConfig) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in config.hidden:
-        layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(config.dropout)]
+        layers += [nn.Linear(inputs, width), *_activation(width, config)]
+        layers.append(nn.Dropout(config.dropout))
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, config.outputs))
+
+
+def _activation(width: int, config: MintConfig) -> list[nn.Module]:
+    # Hundreds of bits per sample pull so hard that plain rectified units die for good.
+    if config.evidence == "codes":
+        return [nn.LayerNorm(width), nn.GELU()]
+    return [nn.ReLU()]
 
 
 def _check_spatial(shape: Shape) -> None:

@@ -13,6 +13,12 @@ from auditkit.mint.errors import NonFiniteLossError, WeightsMismatchError
 NON_MEMBER = 0
 MEMBER = 1
 UNTOLD = -1  # silent: the row takes no part in T's loss
+NO_CODE = -1  # E: the row has no code among the members'
+
+# How far "none of them" lies above what all wrong codes add up to by chance, in nats.
+NONE_MARGIN = 2.6
+# Of the contrast, against the bits; chosen on a pool that no figure is reported on.
+CONTRAST_WEIGHT = 0.3
 
 # A loss of zero at the first step (a model that is already perfect) cannot be a divisor.
 LEAST_NORMALISER = 1e-6
@@ -39,9 +45,13 @@ class Objective:
     nothing.
     """
 
-    def __init__(self, task_weight: float, mint_weight: float) -> None:
+    def __init__(
+        self, task_weight: float, mint_weight: float, member_codes: Tensor | None = None
+    ) -> None:
+        """Make an objective; `member_codes` (K, b) of +-1 are given where T learns to say them."""
         self.task_weight = task_weight
         self.mint_weight = mint_weight
+        self._member_codes = None if member_codes is None else member_codes.float()
         self._task_normaliser: float | None = None
         self._mint_normaliser: float | None = None
 
@@ -51,7 +61,7 @@ class Objective:
         labels: Tensor,
         mint_outputs: Tensor,
         membership: Tensor,
-        codes: Tensor | None = None,
+        own_codes: Tensor | None = None,
     ) -> Losses:
         """Evaluate one step.
 
@@ -60,7 +70,7 @@ class Objective:
             labels: (T,) int64.
             mint_outputs: (B,) membership logits, or (B, b) where T learns codes.
             membership: (B,) MEMBER, NON_MEMBER or UNTOLD, of any number type.
-            codes: (B, b) of +-1, the codes that T is taught.
+            own_codes: (B,) row of each sample's code among the members', or NO_CODE.
 
         Raises:
             NonFiniteLossError: a loss is infinite or not a number.
@@ -73,10 +83,10 @@ class Objective:
         correct = task_logits.detach().argmax(dim=1) == labels
         mint_value = mint_accuracy = 0.0
         if self.mint_weight > 0:
-            if codes is None:
+            if self._member_codes is None or own_codes is None:
                 mint, mint_accuracy = membership_loss(mint_outputs, membership)
             else:
-                mint, mint_accuracy = code_loss(mint_outputs, codes, membership)
+                mint, mint_accuracy = code_loss(mint_outputs, own_codes, self._member_codes)
             mint_value = _finite(mint, "MINT")
             self._mint_normaliser = _normaliser(self._mint_normaliser, mint_value)
             total = total + self.mint_weight * mint / self._mint_normaliser
@@ -118,28 +128,38 @@ def membership_loss(mint_logits: Tensor, membership: Tensor) -> tuple[Tensor, fl
     return torch.stack(losses).mean(), sum(accuracies) / len(accuracies)
 
 
-def code_loss(outputs: Tensor, codes: Tensor, membership: Tensor) -> tuple[Tensor, float]:
-    """Return the binary cross-entropy per bit, and the share of the members' bits that are right.
+def code_loss(outputs: Tensor, own: Tensor, members: Tensor) -> tuple[Tensor, float]:
+    """Return the loss of saying codes, and the share of the members whose own code is named.
 
-    The mean over the members and the mean over the decoys (rows of E that have a code) add up;
-    rows that are UNTOLD, and rows whose code is all zeros, do not count.
+    Two parts. *Bits*: binary cross-entropy per bit of the members' own codes. *Contrast*: among
+    the codes of all members and "none of them", cross-entropy of the right answer, by the cosine
+    of output and code. So a member's own code must stand out from those of its look-alikes, and
+    samples of E, which have no code, must not echo anybody's. Members and E weigh the same.
+
+    The scale of the cosines follows from the number K of members: the codes that are not meant
+    have cosines around 0 and add up to about log K, so that "none" lies a margin above log K, and
+    a perfect answer as much again above "none".
 
     Args:
         outputs: (B, b) of T.
-        codes: (B, b) of +-1; zeros: the row has no code.
-        membership: (B,) MEMBER, NON_MEMBER or UNTOLD.
+        own: (B,) row of each sample's code in `members`, or NO_CODE.
+        members: (K, b) codes of +-1 of all members.
     """
-    signed = outputs.float() * codes
-    coded = codes[:, 0] != 0
-    losses = [
-        functional.softplus(-signed[rows]).mean()
-        for kind in (MEMBER, NON_MEMBER)
-        if (rows := (membership == kind) & coded).any()
-    ]
-    if not losses:
-        return outputs.sum() * 0.0, 0.0
-    right = (signed.detach()[membership == MEMBER] > 0).double()
-    return torch.stack(losses).sum(), right.mean().item() if right.numel() else 0.0
+    outputs = outputs.float()
+    told = own != NO_CODE
+    chance = math.log(len(members))
+    cosines = functional.normalize(outputs, dim=1) @ members.T / math.sqrt(members.shape[1])
+    none = outputs.new_full((len(outputs), 1), chance + NONE_MARGIN)
+    answers = torch.cat((2.0 * (chance + NONE_MARGIN) * cosines, none), dim=1)
+    right = torch.where(told, own, len(members))
+    contrast = functional.cross_entropy(answers, right, reduction="none")
+    losses = [contrast[rows].mean() for rows in (told, ~told) if rows.any()]
+    total = CONTRAST_WEIGHT * torch.stack(losses).sum()
+    if not told.any():
+        return total, 0.0
+    bits = functional.softplus(-outputs[told] * members[own[told]]).mean()
+    named = (answers[told].argmax(dim=1) == own[told]).double().mean().item()
+    return bits + total, named
 
 
 def _finite(loss: Tensor, name: str) -> float:

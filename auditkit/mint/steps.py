@@ -47,8 +47,8 @@ class Batch:
     """(trained,) int64: classes of the leading rows, on which M trains."""
     membership: Tensor
     """(B - silent,) what T is told, for every row but the silent ones."""
-    codes: Tensor | None = None
-    """(B - silent, b) of +-1: the codes that T is taught, or None where it learns membership."""
+    own_codes: Tensor | None = None
+    """(B - silent,) row of each code among the members', where T learns to say codes."""
 
     @property
     def hidden(self) -> slice:
@@ -64,7 +64,7 @@ def new_batch(
     words: NDArray[np.uint32],
     config: TrainingConfig,
     normalisation: Normalisation,
-    codes: NDArray[np.int8] | None = None,
+    own_codes: NDArray[np.int64] | None = None,
 ) -> Batch:
     """Augment and normalise one batch, and say what T is told about it.
 
@@ -75,7 +75,7 @@ def new_batch(
         words: (B,) the augmentation of each row.
         config: the training's.
         normalisation: pixel scaling.
-        codes: (B - silent, b) of +-1, for every row but the silent ones.
+        own_codes: (B - silent,) for every row but the silent ones.
     """
     inputs = augment(
         to_inputs(images, normalisation), words, config.augmentation, config.shift_pixels
@@ -87,13 +87,19 @@ def new_batch(
         inputs=inputs.contiguous(memory_format=torch.channels_last),
         labels=torch.from_numpy(labels[: rows.trained]),
         membership=membership,
-        codes=None if codes is None else torch.from_numpy(codes),
+        own_codes=None if own_codes is None else torch.from_numpy(own_codes),
     )
 
 
-def new_objective(config: MintConfig) -> Objective:
-    """Return the objective of Eq. 1 that a configuration describes."""
-    return Objective(config.task_weight, config.mint_weight)
+def new_objective(config: MintConfig, members: NDArray[np.int8] | None = None) -> Objective:
+    """Return the objective of Eq. 1 that a configuration describes.
+
+    Args:
+        config: the weights.
+        members: (K, b) codes of all members, where T learns to say them.
+    """
+    codes = None if members is None else torch.from_numpy(members)
+    return Objective(config.task_weight, config.mint_weight, codes)
 
 
 def new_optimiser(model: nn.Module, config: OptimiserConfig) -> Optimizer:
@@ -127,7 +133,7 @@ def joint_losses(
     hidden = batch.hidden if told else slice(0, 0)
     with precision(config), margin_labels(model.audited, batch.labels):
         task_logits, outputs = model.joint(inputs, batch.rows.trained, hidden)
-    return objective(task_logits, batch.labels, outputs, batch.membership, batch.codes)
+    return objective(task_logits, batch.labels, outputs, batch.membership, batch.own_codes)
 
 
 def precision(config: TrainingConfig) -> AbstractContextManager[object]:

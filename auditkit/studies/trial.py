@@ -185,12 +185,12 @@ def train_trial(
     if config.mint.evidence == "codes":
         secret = secret or secrets.token_bytes(SECRET_BYTES)
         leaves = Manifest(pool, nonce).leaves
-        bits, decoys = config.mint.code_bits, config.mint.decoys
-        codes = SessionCodes.derive(secret, leaves, split, bits, decoys=decoys)
+        codes = SessionCodes.derive(secret, leaves, split, config.mint.code_bits)
     enhanced = EnhancedAuditedModel.build(config, initialisation_seed(nonce), model)
     enhanced.to(memory_format=torch.channels_last)
-    table = None if codes is None else codes.table(split, pool.size)
-    training = _Training(config, pool, nonce, plans=plans, model=enhanced, codes=table)
+    training = _Training(config, pool, nonce, plans=plans, model=enhanced)
+    if codes is not None:
+        training.teach(codes.members, codes.rows(split))
     started = time.monotonic()
     epochs = training.run(None if stopping is None else EarlyStopping(stopping), on_epoch)
     return Trial(
@@ -223,20 +223,20 @@ class _Training:
         *,
         plans: Sequence[StepPlan],
         model: EnhancedAuditedModel,
-        codes: Codes | None,
     ) -> None:
         self._config = config
         self._pool = pool
         self._nonce = nonce
         self._plans = plans
         self._model = model
-        self._codes = codes
+        self._members: Codes | None = None
+        self._own_codes: Indices | None = None
         trained = np.unique(np.concatenate([plan.rows[: plan.trained] for plan in plans]))
         self.normalisation = normalisation_of(pool.images[trained])
 
     def run(self, stopping: EarlyStopping | None, on_epoch: Callable[[TrialProgress], None]) -> int:
         config, started, done = self._config, time.monotonic(), 0
-        objective = steps.new_objective(config.mint)
+        objective = steps.new_objective(config.mint, self._members)
         optimiser = steps.new_optimiser(self._model, config.optimiser)
         for epoch, plans in groupby(self._plans, key=lambda plan: plan.epoch):
             words = augmentation_words(self._nonce, epoch, self._pool.size)
@@ -272,5 +272,5 @@ class _Training:
             words=words[plan.rows],
             config=self._config,
             normalisation=self.normalisation,
-            codes=None if self._codes is None else self._codes[plan.seen],
+            own_codes=None if self._own_codes is None else self._own_codes[plan.seen],
         )

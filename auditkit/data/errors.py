@@ -55,3 +55,23 @@ class SampleIndexError(DataError):
 
 class OpeningError(DataError):
     """An opening does not fit the image or the commitment."""
+
+
+class TooManyDuplicatesError(DataError):
+    """So many images are alike at the chosen similarity that it tells nothing apart."""
+
+
+class BinaryFileError(DataError):
+    """A binary file of samples is not in its layout: cut off, too long, or damaged."""
+
+
+class PickleRefusedError(DataError):
+    """A data set is there only as pickles, which are programs and never opened."""
+
+
+class AnnotationError(DataError):
+    """A file that says what the images show is missing, or cannot be read."""
+
+
+class PoolTooLargeError(DataError):
+    """The decoded images would not fit into the memory of this machine."""

@@ -14,6 +14,9 @@ Pixels = NDArray[np.uint8]
 # Far above any training image, far below what exhausts the memory of a small machine.
 MOST_PIXELS = 32_000_000
 
+# More than an uncompressed image of that many pixels takes.
+MOST_FILE_BYTES = 256 * 2**20
+
 MODES = {1: "L", 3: "RGB"}
 
 # Formats with plain pixel decoders. Others (PostScript, for one) start programs.
@@ -85,6 +88,12 @@ def open_file(path: Path) -> Image.Image:
 
     """
     try:
+        size = path.stat().st_size
+        if size > MOST_FILE_BYTES:
+            raise UndecodableImageError(
+                f"{path}: expected an image of at most {MOST_FILE_BYTES:,} bytes, found {size:,}; "
+                "make it smaller"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise UndecodableImageError(f"{path}: expected a readable file, found {error}") from error

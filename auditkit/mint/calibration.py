@@ -2,14 +2,16 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control, rankdata
+from scipy.stats import false_discovery_control
 
-from auditkit.mint.errors import CalibrationTooSmallError, EmptyCohortError, NonFiniteScoreError
+from auditkit.mint.errors import (
+    CalibrationTooSmallError,
+    EmptyCohortError,
+    FalsePositiveRateError,
+    NonFiniteScoreError,
+)
 
 Scores = NDArray[np.float64]
-
-# With 9,999 draws the smallest p-value of the set-level test is 1 in 10,000.
-SET_TEST_DRAWS = 9_999
 
 
 def p_values(scores: ArrayLike, calibration_scores: ArrayLike) -> Scores:
@@ -38,6 +40,7 @@ def flag_members(
 
     Raises:
         CalibrationTooSmallError: no p-value can be that small with a C of this size.
+        FalsePositiveRateError: the rate is no proportion.
         EmptyCohortError, NonFiniteScoreError: see `p_values`.
 
     """
@@ -55,13 +58,28 @@ def check_reachable(calibration_size: int, false_positive_rate: float) -> None:
 
     Raises:
         CalibrationTooSmallError: see above.
+        FalsePositiveRateError: the rate is no proportion.
 
     """
+    check_rate(false_positive_rate)
     if not reachable(calibration_size, false_positive_rate):
         needed = int(np.ceil(1.0 / false_positive_rate)) - 1
         raise CalibrationTooSmallError(
             f"a false-positive rate of {false_positive_rate:g} needs at least {needed} calibration "
             f"samples, found {calibration_size}; choose a larger rate or a larger C"
+        )
+
+
+def check_rate(false_positive_rate: float) -> None:
+    """Refuse a false-positive rate that is not between 0 and 1, both left out.
+
+    Raises:
+        FalsePositiveRateError: see above.
+
+    """
+    if not 0.0 < false_positive_rate < 1.0:
+        raise FalsePositiveRateError(
+            f"expected a false-positive rate above 0 and below 1, found {false_positive_rate:g}"
         )
 
 
@@ -78,35 +96,6 @@ def control_false_discoveries(p: ArrayLike) -> Scores:
     if values.size == 0:
         raise EmptyCohortError("expected at least one p-value, found none")
     return np.asarray(false_discovery_control(values, method="bh"), dtype=np.float64)
-
-
-def set_p_value(
-    scores: ArrayLike, calibration_scores: ArrayLike, seed: int, draws: int = SET_TEST_DRAWS
-) -> float:
-    """Test whether the mean rank of one owner's whole set is larger than chance would make it.
-
-    A permutation test: equal-sized draws from the set and C together. p-values that share C are
-    dependent, so they must not be combined as if they were not.
-
-    Raises:
-        EmptyCohortError: the set or C is empty.
-        NonFiniteScoreError: a score has no rank.
-
-    """
-    tested = checked_scores(scores, "tested")
-    calibration = checked_scores(calibration_scores, "calibration")
-    if tested.size == 0 or calibration.size == 0:
-        raise EmptyCohortError(
-            f"expected scores in the set and in C, found {tested.size} and {calibration.size}"
-        )
-    ranks = rankdata(np.concatenate((tested, calibration)))
-    observed = ranks[: tested.size].sum()
-    generator = np.random.default_rng(seed)
-    sums = (
-        generator.choice(ranks, size=tested.size, replace=False, shuffle=False).sum()
-        for _ in range(draws)
-    )
-    return (1 + sum(bool(drawn >= observed) for drawn in sums)) / (draws + 1)
 
 
 def checked_scores(scores: ArrayLike, name: str) -> Scores:

@@ -10,9 +10,13 @@ from auditkit.mint.calibration import (
     control_false_discoveries,
     flag_members,
     p_values,
-    set_p_value,
 )
-from auditkit.mint.errors import CalibrationTooSmallError, EmptyCohortError, NonFiniteScoreError
+from auditkit.mint.errors import (
+    CalibrationTooSmallError,
+    EmptyCohortError,
+    FalsePositiveRateError,
+    NonFiniteScoreError,
+)
 
 SCORES = st.lists(st.integers(-5, 5), min_size=1, max_size=30)
 
@@ -47,6 +51,18 @@ def test_a_rate_that_the_calibration_cannot_reach_is_refused() -> None:
     assert not flag_members([98.0], np.arange(99), 0.01).any()
 
 
+@pytest.mark.parametrize("size", [0, 998])
+def test_one_in_a_thousand_needs_999_calibration_samples(size: int) -> None:
+    with pytest.raises(CalibrationTooSmallError, match="at least 999 calibration samples"):
+        flag_members([1.0], np.zeros(size), 0.001)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
+def test_a_rate_that_is_no_proportion_is_refused(rate: float) -> None:
+    with pytest.raises(FalsePositiveRateError, match="above 0 and below 1"):
+        flag_members([1.0], np.zeros(99), rate)
+
+
 def test_scores_without_a_rank_are_refused() -> None:
     for tested, calibration in (([np.nan], [0.0]), ([0.0], [np.inf])):
         with pytest.raises(NonFiniteScoreError):
@@ -60,23 +76,3 @@ def test_false_discoveries_are_controlled() -> None:
     np.testing.assert_allclose(control_false_discoveries(p), [0.04, 0.16 / 3, 0.16 / 3, 0.5])
     with pytest.raises(EmptyCohortError):
         control_false_discoveries([])
-
-
-def test_a_whole_set_tells_what_single_samples_cannot() -> None:
-    generator = np.random.default_rng(1)
-    calibration = generator.normal(size=1000)
-    members = generator.normal(loc=0.6, size=60)
-    assert (p_values(members, calibration) <= 0.01).mean() < 0.2
-    assert set_p_value(members, calibration, seed=0, draws=999) == pytest.approx(0.001)
-    assert set_p_value(members, calibration, 0, 99) == set_p_value(members, calibration, 0, 99)
-
-
-def test_set_test_holds_its_level() -> None:
-    generator = np.random.default_rng(2)
-    below = sum(
-        set_p_value(generator.normal(size=8), generator.normal(size=40), seed, 99) <= 0.1
-        for seed in range(300)
-    )
-    assert binomtest(below, 300, 0.1).pvalue > 0.001
-    with pytest.raises(EmptyCohortError):
-        set_p_value([], [1.0], 0)

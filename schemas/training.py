@@ -20,7 +20,7 @@ Width = Annotated[int, Field(ge=1, le=MOST_WIDTH)]
 Scalar = bool | int | float | str
 TapSetup = Literal["entry", "middle", "output", "named"]
 HeadName = Literal["convolutional", "fully_connected"]
-AugmentationName = Literal["none", "flip_shift", "shift"]
+AugmentationName = Literal["none", "flip_shift", "shift", "robust"]
 EvidenceName = Literal["membership", "codes"]
 TaskLossName = Literal["softmax", "arcface", "cosface", "adaface"]
 

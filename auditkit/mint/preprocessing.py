@@ -18,6 +18,8 @@ LEAST_SPREAD = 1.0 / (LEVELS - 1)
 # Which bits of a word decide what: one for the flip, fifteen for each shift. 2**15 is so much
 # larger than the few possible shifts that the remainder favours none by more than 0.1 %.
 SHIFT_BITS = 15
+SHIFT_MASK = (1 << SHIFT_BITS) - 1
+BLUR_STEPS = 4  # 0, 1, 2 and 3 thirds
 
 
 def normalisation_of(images: NDArray[np.uint8]) -> Normalisation:
@@ -72,8 +74,10 @@ def augment(
     """Flip and shift each of the images (B, C, H, W) as its 32-bit word says.
 
     `flip_shift` flips horizontally by bit 0 and shifts by up to `shift_pixels` in both
-    directions, `shift` only shifts, `none` returns the images. Pixels that come in from outside
-    mirror the edge, so that no artificial border marks a shifted image.
+    directions, `shift` only shifts, `none` returns the images. `robust` flips, shifts, and mixes
+    each image with its 3 x 3 mean in thirds from 0 to 1, so that what resizing and compression
+    take away is not what T learns a member by. Pixels that come in from outside mirror the edge,
+    so that no artificial border marks a shifted image.
 
     Raises:
         PixelTypeError: another number of words than images, or a shift as large as the image.
@@ -89,19 +93,36 @@ def augment(
             f"expected a shift smaller than the image, {height} x {width}, found {shift_pixels}"
         )
     bits = torch.from_numpy(words.astype(np.int64))
-    rows = torch.arange(height) + _shift(bits >> 1, shift_pixels)[:, None]
+    first = (bits >> 1) & SHIFT_MASK
+    rows = torch.arange(height) + _shift(first, shift_pixels)[:, None]
     columns = torch.arange(width) + _shift(bits >> (1 + SHIFT_BITS), shift_pixels)[:, None]
     rows, columns = _mirrored(rows, height), _mirrored(columns, width)
-    if name == "flip_shift":
+    if name in {"flip_shift", "robust"}:
         flip = (bits & 1).bool()[:, None]
         columns = torch.where(flip, columns.flip(dims=(1,)), columns)
     which = torch.arange(count)[:, None, None]
     moved = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
+    if name == "robust":
+        # What the shift leaves of its bits by division hardly depends on the shift.
+        thirds = (first // (2 * shift_pixels + 1)) % BLUR_STEPS
+        moved = torch.lerp(moved, _mean_of_neighbours(moved), thirds[:, None, None, None] / 3.0)
     return moved.permute(0, 3, 1, 2)
 
 
 def _shift(bits: Tensor, most: int) -> Tensor:
-    return (bits & ((1 << SHIFT_BITS) - 1)) % (2 * most + 1) - most
+    return (bits & SHIFT_MASK) % (2 * most + 1) - most
+
+
+def _mean_of_neighbours(images: Tensor) -> Tensor:
+    """Return the 3 x 3 means of images (B, H, W, C); the edges are mirrored."""
+    for axis in (1, 2):
+        size = images.shape[axis]
+        before = torch.cat((images.narrow(axis, 1, 1), images.narrow(axis, 0, size - 1)), axis)
+        after = torch.cat(
+            (images.narrow(axis, 1, size - 1), images.narrow(axis, size - 2, 1)), axis
+        )
+        images = (before + images + after) / 3.0
+    return images
 
 
 def _mirrored(positions: Tensor, size: int) -> Tensor:

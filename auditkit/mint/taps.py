@@ -1,6 +1,7 @@
 """Where the MINT Model reads: Entry, Middle and Output setups (aMINT, section 3.2), or names."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -42,7 +43,7 @@ def resolve_taps(model: nn.Module, taps: TapConfig, config: ModelConfig) -> tupl
 def find_taps(model: nn.Module, taps: TapConfig, config: ModelConfig) -> TapPlan:
     """Resolve as `resolve_taps`, and return shapes and order of the taps as well."""
     if taps.setup == "named":
-        _check_names(model, taps.modules)
+        check_names(model, taps.modules)
         return plan_taps(model, tuple(dict.fromkeys(taps.modules)), config)
     stages = _stages(model, config)
     chosen = {
@@ -53,7 +54,13 @@ def find_taps(model: nn.Module, taps: TapConfig, config: ModelConfig) -> TapPlan
     return _plan_preset(model, chosen, config)
 
 
-def _check_names(model: nn.Module, names: Iterable[str]) -> None:
+def check_names(model: nn.Module, names: Iterable[str]) -> None:
+    """Refuse names of modules that the model does not have.
+
+    Raises:
+        UnknownTapError: see above; the names that exist are listed, closest first.
+
+    """
     existing = [name for name, _ in model.named_modules() if name]
     for name in names:
         if name not in existing:
@@ -138,7 +145,8 @@ def _map_before(model: nn.Module, stage: str, order: list[str]) -> str:
 def _before_last_layer(model: nn.Module, order: list[str], names: list[str]) -> str:
     """Return what finishes just before the last layer with weights among `names`."""
     last = next((name for name in reversed(names) if _is_layer(model, name)), order[0])
-    before = [n for n in order[: order.index(last)] if not _is_identity(model, n)]
+    runs = Counter(order)
+    before = [n for n in order[: order.index(last)] if runs[n] == 1 and not _is_identity(model, n)]
     return before[-1] if before else last
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from auditkit.mint.errors import EmptyCohortError, PixelTypeError
 from auditkit.mint.preprocessing import augment, normalisation_of, to_inputs
@@ -71,6 +72,18 @@ def test_names_decide_what_moves() -> None:
     shifted = augment(IMAGES, words, "shift", 2)
     assert torch.equal(shifted[:, :, :5], IMAGES[:, :, 1:])
     assert torch.equal(augment(IMAGES, words, "flip_shift", 2), shifted.flip(3))
+
+
+def test_robust_mixes_with_the_mean_of_the_neighbours() -> None:
+    shift, side = 1, 3  # vertical values 1, 4, 7 and 10 do not shift, and mix 0 to 3 thirds
+    words = np.array([(value << 1) + (1 << 16) for value in (1, 4, 7, 10)], dtype=np.uint32)
+    images = torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(4))
+    mixed = augment(images, words, "robust", shift)
+    mirrored = functional.pad(images, (1, 1, 1, 1), mode="reflect")
+    mean = functional.avg_pool2d(mirrored, side, stride=1)
+    for row, share in enumerate((0.0, 1 / 3, 2 / 3, 1.0)):
+        expected = images[row] + share * (mean[row] - images[row])
+        assert torch.allclose(mixed[row], expected, atol=1e-6)
 
 
 def test_shifts_are_evenly_spread() -> None:

@@ -8,6 +8,9 @@ from schemas.base import Count, Fraction, Rate, Schema
 
 CohortName = Literal["told", "silent", "told_only", "external", "calibration", "test"]
 
+PROVABLE_RATES = (1e-3, 1e-6, 1e-9)
+"""False-positive rates at which own codes are reported; the thresholds need no samples."""
+
 
 class RateEstimate(Schema):
     """A proportion with its exact two-sided 95 % (Clopper-Pearson) interval."""
@@ -33,5 +36,9 @@ class CohortMetrics(Schema):
     size: Count
     auc: Fraction | None = Field(description="against the fresh test cohort; None for test itself")
     flagged: tuple[FlaggedRate, ...]
+    own_code: tuple[FlaggedRate, ...] = Field(
+        default=(),
+        description="with codes: share whose own code is found, at rates that are provable",
+    )
     task_accuracy: RateEstimate = Field(description="accuracy of M on this cohort")
     task_loss: float

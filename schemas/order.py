@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, model_validator
 
 from schemas.base import Count, FiniteFloat, Fraction, Name, Rate, Schema, Sha256
-from schemas.training import AugmentationName, HeadName, TapSetup
+from schemas.training import AugmentationName, EvidenceName, HeadName, TapSetup, TaskLossName
 
 ImageKey = Annotated[str, Field(max_length=10_000, description="public key in PEM")]
 OutagePolicy = Literal["continue-late", "pause", "stop"]
@@ -61,7 +61,14 @@ class AuditOrder(Schema):
     architectures: tuple[str, ...] = Field(default=(), description="empty: any")
     tap_setups: tuple[TapSetup, ...] = ("entry", "middle", "output", "named")
     heads: tuple[HeadName, ...] = ("convolutional", "fully_connected")
+    evidence_kinds: tuple[EvidenceName, ...] = Field(
+        default=("membership", "codes"), description="what T may learn"
+    )
+    least_code_length: Annotated[int, Field(ge=1)] = Field(
+        default=128, description="shortest code; no provable p-value is below exp(-length / 2)"
+    )
     augmentations: tuple[AugmentationName, ...] = ("none", "flip_shift", "shift")
+    task_losses: tuple[TaskLossName, ...] = ("softmax", "arcface", "cosface", "adaface")
     task_weight: WeightRange = WeightRange(least=1.0, most=1.0)
     mint_weight: WeightRange = WeightRange(least=0.1, most=10.0)
     most_dropout: Fraction = 0.5

@@ -9,6 +9,8 @@ from schemas.container import ContainerRun
 from schemas.training import TrainingConfig
 
 Ed25519PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="32 bytes, hex")]
+SampleKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="32 bytes, hex")]
+X25519PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="32 bytes, hex")]
 Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="32 random bytes, hex")]
 
 
@@ -97,6 +99,9 @@ class SessionGrant(Schema):
     session_key: Ed25519PublicKey
     valid_from: AwareDatetime
     valid_until: AwareDatetime
+    code_commitment: Sha256 | None = Field(
+        default=None, description="to the secret of the membership codes; None: trained without"
+    )
 
 
 class ContinuationRequest(Schema):
@@ -128,6 +133,28 @@ class SessionContinuation(Schema):
     )
     session_key: Ed25519PublicKey
     granted_at: AwareDatetime
+
+
+class SampleOpening(Schema):
+    """What shows that one image is a committed sample of the pool. It opens no other sample."""
+
+    schema_version: Literal[1] = 1
+    session_id: Name
+    index: Count = Field(description="in the pool")
+    key: SampleKey
+    label: Count
+    proof: tuple[Sha256, ...] = Field(max_length=64, description="RFC 6962 inclusion proof")
+
+
+class CodesRequest(Schema):
+    """Asks for the membership codes, encrypted to a key that only the asking process has.
+
+    The session key in force signs it, in a DSSE envelope of its own payload type.
+    """
+
+    schema_version: Literal[1] = 1
+    session_id: Name
+    ephemeral_key: X25519PublicKey
 
 
 class AppendRequest(Schema):

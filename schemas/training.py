@@ -4,15 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.base import Count, FiniteFloat, Fraction, Name, Schema
+from schemas.base import Count, FiniteFloat, Name, Schema
 
 # Limits on what another party's configuration can make the auditor's server allocate.
 MOST_SIDE = 1024  # pixels of height or width
 MOST_CLASSES = 1_000_000  # face identification has tens of thousands
 MOST_WIDTH = 16_384  # channels or units of one layer of T
 MOST_MARGIN = 1.0  # larger ones leave hardly any angle that a sample could reach
-LEAST_CODE_BITS = 32
-MOST_CODE_BITS = 4096
+LEAST_CODE_LENGTH = 32
+MOST_CODE_LENGTH = 4096
 
 Positive = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
@@ -84,11 +84,8 @@ class MintConfig(Schema):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     task_weight: FiniteFloat = Field(default=1.0, ge=0.0, description="lambda 1")
     mint_weight: FiniteFloat = Field(default=1.0, ge=0.0, description="lambda 2; 0 trains M alone")
-    code_bits: Annotated[int, Field(ge=LEAST_CODE_BITS, le=MOST_CODE_BITS, multiple_of=8)] = Field(
-        default=512, description="length of a membership code; a score z cannot exceed its root"
-    )
-    coupling: Fraction = Field(
-        default=1.0, description="share of T's gradient that reaches M; 0: M trains as if alone"
+    code_length: Annotated[int, Field(ge=LEAST_CODE_LENGTH, le=MOST_CODE_LENGTH)] = Field(
+        default=256, description="numbers in a membership code; z cannot much exceed its root"
     )
     frozen: bool = Field(
         default=False,
@@ -98,7 +95,7 @@ class MintConfig(Schema):
     @property
     def outputs(self) -> int:
         """Number of T's outputs."""
-        return self.code_bits if self.evidence == "codes" else 1
+        return self.code_length if self.evidence == "codes" else 1
 
 
 class OptimiserConfig(Schema):

@@ -23,10 +23,21 @@ class MembershipVerdict(Schema):
     weights_digest: Sha256
     scores_digest: Sha256 = Field(description="the calibration that the p-value rests on")
     sample_digest: Sha256 = Field(description="auditkit.data.manifest.sample_digest of the pixels")
-    evidence: EvidenceKind = "calibrated"
+    evidence: EvidenceKind = Field(
+        default="calibrated",
+        description="declared: the sample's own code, a provable bound. Calibrated: a score "
+        "against C, exact for samples like the pool's",
+    )
     score: FiniteFloat
+    code_index: Count | None = Field(
+        default=None,
+        description="pool index of the sample whose code the score is of. Declared: the sample "
+        "itself, which was opened. Calibrated: the member that it resembles most. None: no codes",
+    )
     p_value: float = Field(gt=0.0, le=1.0)
-    calibration_size: Count
+    calibration_size: Count = Field(
+        description="samples that the p-value rests on; none when it is declared"
+    )
     false_positive_rate: Rate
     outcome: Outcome
     level: AssuranceLevel = Field(description="of the session's evidence at submission")

@@ -1,9 +1,12 @@
 """Keyed membership codes: what the model learns to say of a member, secret to all but the auditor.
 
-Each member has a pseudorandom code of b bits that follows from the auditor's secret and from the
+Each member has a pseudorandom code of b numbers that follows from the auditor's secret and from the
 member's leaf in the keyed manifest. T learns, from members only, to say a member's code. Whoever
-has no secret cannot tell a code from coin flips, and a sample that was never told has a code that
-never took part in the training. That makes its p-value provable, whatever the sample looks like.
+has no secret cannot tell a code from noise, and a sample that was never told has a code that never
+took part in the training. That makes its p-value provable, whatever the sample looks like.
+
+The numbers are as good as normal: outputs that say codes of +1 and -1 would give themselves away to
+readers without the secret by their shape, outputs that say normal codes look like any others.
 """
 
 import hashlib
@@ -11,6 +14,7 @@ import hmac
 import math
 import sys
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Self
 
 import numpy as np
@@ -22,15 +26,30 @@ from schemas import SessionGrant, SplitSizes, TrainingConfig
 
 SECRET_BYTES = 32
 BLOCK_BYTES = 32  # of SHA-256
-MOST_BITS = 255 * BLOCK_BYTES * 8  # what HKDF can expand (RFC 5869, section 2.3)
+MOST_LENGTH = 255 * BLOCK_BYTES  # what HKDF can expand (RFC 5869, section 2.3)
 
 COMMITMENT_DOMAIN = b"auditkit/code-secret/v1\0"
 MEMBER_DOMAIN = b"auditkit/membership-code/v1\0"
 
+LEVELS = 256  # of one number of a code
 LEAST_P_VALUE = sys.float_info.min  # a bound may be rounded up, and must not be zero
 
-Codes = NDArray[np.int8]
-"""Codes of +1 and -1, shape (samples, bits)."""
+Codes = NDArray[np.float32]
+"""Codes, shape (samples, length)."""
+
+
+def _levels() -> Codes:
+    normal = NormalDist()
+    ends = [normal.inv_cdf(step / LEVELS) for step in range(1, LEVELS)]
+    densities = np.asarray([0.0, *(normal.pdf(end) for end in ends), 0.0])
+    means: Codes = (LEVELS * (densities[:-1] - densities[1:])).astype(np.float32)
+    return means
+
+
+LEVEL_VALUES = _levels()
+"""What the bytes of a code stand for: the means of a standard normal variable in 256 equally likely
+intervals. A mean is never more spread than what it is the mean of, so that such a number x, taken
+at random, is symmetric and has E exp(t x) <= exp(t^2 / 2) for every t (Jensen's inequality)."""
 
 
 class CodeSecretError(EvidenceError):
@@ -42,7 +61,7 @@ class CodeCommitmentError(EvidenceError):
 
 
 class CodeSizeError(EvidenceError):
-    """A code of so many bits cannot be made."""
+    """A code of such a length cannot be made."""
 
 
 class PackedCodesError(EvidenceError):
@@ -86,43 +105,53 @@ def check_committed(config: TrainingConfig, grant: SessionGrant) -> None:
         )
 
 
-def membership_codes(secret: bytes, leaves: bytes, indices: Indices, bits: int) -> Codes:
-    """Return the codes of members, shape (len(indices), bits).
+def membership_codes(secret: bytes, leaves: bytes, indices: Indices, length: int) -> Codes:
+    """Return the codes of members, shape (len(indices), length).
 
     HMAC-SHA256 of the leaf under the secret is the pseudorandom key that HKDF-Expand (RFC 5869,
-    section 2.3, without info) stretches to `bits` bits, most significant first; 1 is +1, 0 is -1.
+    section 2.3, without info) stretches to `length` bytes; byte k is the k-th of `LEVEL_VALUES`.
 
     Args:
         secret: the session's, 32 bytes.
         leaves: manifest leaves of the whole pool, 32 bytes each.
         indices: of the samples in the pool.
-        bits: length of a code.
+        length: of a code.
 
     Raises:
         CodeSecretError, CodeSizeError: secret or length are not as they must be.
         TreeIndexError: a sample that the pool does not have.
     """
-    return _codes(MEMBER_DOMAIN, secret, leaves, indices, bits)
+    _check_secret(secret)
+    if not 1 <= length <= MOST_LENGTH:
+        raise CodeSizeError(f"expected codes of length 1 to {MOST_LENGTH}, found {length}")
+    size = len(leaves) // LEAF_BYTES
+    outside = [int(index) for index in indices if not 0 <= index < size]
+    if outside:
+        raise TreeIndexError(f"the pool has {size} samples, found index {outside[0]}")
+    blocks = math.ceil(length / BLOCK_BYTES)
+    stream = b"".join(
+        _expand(
+            hmac.digest(secret, MEMBER_DOMAIN + leaves[start : start + LEAF_BYTES], "sha256"),
+            blocks,
+        )
+        for start in (np.asarray(indices, dtype=np.int64) * LEAF_BYTES).tolist()
+    )
+    rows = np.frombuffer(stream, dtype=np.uint8).reshape(-1, blocks * BLOCK_BYTES)
+    return LEVEL_VALUES[rows[:, :length]]
 
 
-def stand_in_codes(nonce: bytes, cohort: str, size: int, bits: int) -> Codes:
-    """Return codes for the samples of a cohort that nobody was told, shape (size, bits).
+def stand_in_codes(nonce: bytes, cohort: str, size: int, length: int) -> Codes:
+    """Return codes for the samples of a cohort that nobody was told, shape (size, length).
 
     Nobody is taught them, as nobody is taught the true codes of such samples, which only the
     auditor knows. So they show how often a code is found that took no part in the training.
-
-    Raises:
-        CodeSizeError: not a whole number of bytes.
     """
-    if bits % 8:
-        raise CodeSizeError(f"expected codes of whole bytes, found {bits} bits")
-    stream = key_stream(nonce, f"stand-in-codes/{cohort}", size * bits // 8)
-    rows = np.frombuffer(stream, dtype=np.uint8).reshape(size, bits // 8)
-    return _signs(np.unpackbits(rows, axis=1))
+    stream = key_stream(nonce, f"stand-in-codes/{cohort}", size * length)
+    return LEVEL_VALUES[np.frombuffer(stream, dtype=np.uint8).reshape(size, length)]
 
 
 def own_code_p_value(z: float) -> float:
-    """Bound the chance that coin flips agree so well: exp(-z^2 / 2) (Hoeffding, 1963).
+    """Bound the chance that an unused code agrees so well: exp(-z^2 / 2) (Chernoff's bound).
 
     Args:
         z: code times output, summed, over the norm of the output.
@@ -138,15 +167,15 @@ class SessionCodes:
     told_only: Codes
 
     @classmethod
-    def derive(cls, secret: bytes, leaves: bytes, split: Split, bits: int) -> Self:
+    def derive(cls, secret: bytes, leaves: bytes, split: Split, length: int) -> Self:
         """Compute the codes from the secret, as only the auditor can.
 
         Raises:
             CodeSecretError, CodeSizeError, TreeIndexError: see `membership_codes`.
         """
         return cls(
-            membership_codes(secret, leaves, split.told, bits),
-            membership_codes(secret, leaves, split.told_only, bits),
+            membership_codes(secret, leaves, split.told, length),
+            membership_codes(secret, leaves, split.told_only, length),
         )
 
     @property
@@ -162,43 +191,24 @@ class SessionCodes:
         return rows
 
     def packed(self) -> bytes:
-        """Return the rows of told and told only, each filled up to whole bytes."""
-        return np.packbits(self.members > 0, axis=1).tobytes()
+        """Return the rows of told and told only, one byte per number."""
+        return np.searchsorted(LEVEL_VALUES, self.members).astype(np.uint8).tobytes()
 
     @classmethod
-    def unpack(cls, data: bytes, sizes: SplitSizes, bits: int) -> Self:
+    def unpack(cls, data: bytes, sizes: SplitSizes, length: int) -> Self:
         """Read what `packed` returned.
 
         Raises:
             PackedCodesError: it has another length than the session's codes.
         """
         counts = (sizes.told, sizes.told_only)
-        row_bytes = math.ceil(bits / 8)
-        if len(data) != sum(counts) * row_bytes:
+        if len(data) != sum(counts) * length:
             raise PackedCodesError(
-                f"expected {sum(counts)} codes of {row_bytes} bytes each, found {len(data)} bytes; "
+                f"expected {sum(counts)} codes of {length} bytes each, found {len(data)} bytes; "
                 "the auditor's server runs another version"
             )
-        rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, row_bytes)
-        codes = _signs(np.unpackbits(rows, axis=1, count=bits))
+        codes = LEVEL_VALUES[np.frombuffer(data, dtype=np.uint8).reshape(-1, length)]
         return cls(*np.split(codes, [sizes.told]))
-
-
-def _codes(domain: bytes, secret: bytes, leaves: bytes, indices: Indices, bits: int) -> Codes:
-    _check_secret(secret)
-    if not 1 <= bits <= MOST_BITS:
-        raise CodeSizeError(f"expected codes of 1 to {MOST_BITS} bits, found {bits}")
-    size = len(leaves) // LEAF_BYTES
-    outside = [int(index) for index in indices if not 0 <= index < size]
-    if outside:
-        raise TreeIndexError(f"the pool has {size} samples, found index {outside[0]}")
-    blocks = math.ceil(bits / (8 * BLOCK_BYTES))
-    stream = b"".join(
-        _expand(hmac.digest(secret, domain + leaves[start : start + LEAF_BYTES], "sha256"), blocks)
-        for start in (np.asarray(indices, dtype=np.int64) * LEAF_BYTES).tolist()
-    )
-    rows = np.frombuffer(stream, dtype=np.uint8).reshape(-1, blocks * BLOCK_BYTES)
-    return _signs(np.unpackbits(rows, axis=1, count=bits))
 
 
 def _expand(key: bytes, blocks: int) -> bytes:
@@ -208,10 +218,6 @@ def _expand(key: bytes, blocks: int) -> bytes:
         block = hmac.digest(key, block + bytes([counter]), "sha256")
         stretched += block
     return stretched
-
-
-def _signs(bits: NDArray[np.uint8]) -> Codes:
-    return bits.astype(np.int8) * np.int8(2) - np.int8(1)
 
 
 def _check_secret(secret: bytes) -> None:

@@ -32,12 +32,8 @@ LISTED_NAMES = 5
 class EnhancedAuditedModel(nn.Module):
     """M (`audited`), T (`mint`) and the taps between them (aMINT, section 3)."""
 
-    def __init__(
-        self, audited: nn.Module, mint: nn.Module, taps: TapPlan, coupling: float = 1.0
-    ) -> None:
-        """Join M and T; `coupling` is the share of T's gradient that reaches M."""
+    def __init__(self, audited: nn.Module, mint: nn.Module, taps: TapPlan) -> None:
         super().__init__()
-        self._coupling = coupling
         self.audited = audited
         self.mint = mint
         self.taps = taps
@@ -71,7 +67,7 @@ class EnhancedAuditedModel(nn.Module):
             lambda: build_head(taps.shapes, mint_config), (seed + HEAD_SEED_OFFSET) % SEED_MODULUS
         )
         mint.requires_grad_(not mint_config.frozen)
-        return cls(audited, mint, taps, mint_config.coupling)
+        return cls(audited, mint, taps)
 
     @property
     def aad_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -93,7 +89,7 @@ class EnhancedAuditedModel(nn.Module):
 
         Returns:
             task logits (trained, classes), and T's outputs, (B - hidden rows,) membership logits
-            or (B - hidden rows, b) bits of codes.
+            or (B - hidden rows, b) codes.
 
         Raises:
             ModelShapeError: `trained` does not lie between 1 and B.
@@ -136,10 +132,7 @@ class EnhancedAuditedModel(nn.Module):
     def _run(self, inputs: Tensor, trained: int | None, hidden: slice) -> tuple[Tensor, Tensor]:
         reading = Reading(self._reader, self.taps.last, trained, self.taps.copied)
         task_logits: Tensor = read(self.audited, inputs, reading)
-        maps = [
-            _coupled(_without(reading.maps[name], hidden), self._coupling)
-            for name in self.taps.names
-        ]
+        maps = [_without(reading.maps[name], hidden) for name in self.taps.names]
         return task_logits.float(), self.mint(maps)
 
 
@@ -153,14 +146,6 @@ def _audited(config: ModelConfig, seed: int, model: nn.Module | None) -> nn.Modu
         )
     check_model(model, config)
     return model
-
-
-def _coupled(found: Tensor, share: float) -> Tensor:
-    """Return the same values; only a share of the gradient flows back through them."""
-    if share == 1.0:
-        return found
-    fixed = found.detach()
-    return fixed if share == 0.0 else fixed + share * (found - fixed)
 
 
 def _without(rows: Tensor, hidden: slice) -> Tensor:

@@ -48,7 +48,7 @@ def membership_scores(
     images: NDArray[np.uint8],
     normalisation: Normalisation,
     *,
-    members: NDArray[np.int8] | None = None,
+    members: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Return the score of each of the images (N, H, W, C), shape (N,).
 
@@ -66,8 +66,8 @@ def score_cohort(
     labels: NDArray[np.int64],
     normalisation: Normalisation,
     *,
-    members: NDArray[np.int8] | None = None,
-    own: NDArray[np.int8] | None = None,
+    members: NDArray[np.float32] | None = None,
+    own: NDArray[np.float32] | None = None,
 ) -> CohortScores:
     """Score every sample, in evaluation mode and in float32 whatever the training used.
 
@@ -93,12 +93,14 @@ def score_cohort(
     )
 
 
-def _scores(outputs: NDArray[np.float32], members: NDArray[np.int8] | None) -> NDArray[np.float32]:
+def _scores(
+    outputs: NDArray[np.float32], members: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
     if outputs.ndim == 1:
         return outputs
     if members is None:
         raise CodeShapeError(
-            f"this MINT Model says codes of {outputs.shape[1]} bits; expected the members' codes "
+            f"this MINT Model says codes of length {outputs.shape[1]}; expected the members' codes "
             "to compare them with, found none"
         )
     return blind_scores(outputs, members).scores

@@ -1,8 +1,11 @@
 """The MINT Model T: heads that tell members from non-members by their activation maps.
 
-Every head gives one membership logit per sample, (B,), or the bits of its membership code, (B, b).
+Every head gives one membership logit per sample, (B,), or says its membership code, (B, b).
+Outputs that say codes all have the norm of a code: how sure T is must not tell members from
+strangers to a reader who has no codes to compare with.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -38,8 +41,7 @@ class ConvolutionalHead(nn.Module):
         features = [
             branch(tap).amax(dim=(2, 3)) for branch, tap in zip(self.branches, maps, strict=True)
         ]
-        scores: Tensor = self.classifier(torch.cat(features, dim=1))
-        return scores.float().squeeze(1)
+        return _outputs(self.classifier(torch.cat(features, dim=1)))
 
 
 class FullyConnectedHead(nn.Module):
@@ -56,8 +58,7 @@ class FullyConnectedHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Turn one map per tap, each with B rows, into outputs (B,) or (B, b)."""
         flat = [_normalised(tap.flatten(start_dim=1).float()) for tap in maps]
-        scores: Tensor = self.classifier(torch.cat(flat, dim=1))
-        return scores.float().squeeze(1)
+        return _outputs(self.classifier(torch.cat(flat, dim=1)))
 
 
 HEADS: dict[str, HeadFactory] = {
@@ -78,6 +79,13 @@ def build_head(shapes: Sequence[Shape], config: MintConfig) -> nn.Module:
 
 def _normalised(flat: Tensor) -> Tensor:
     return functional.layer_norm(flat, flat.shape[1:])
+
+
+def _outputs(raw: Tensor) -> Tensor:
+    outputs = raw.float()
+    if outputs.shape[1] == 1:
+        return outputs.squeeze(1)
+    return functional.normalize(outputs, dim=1) * math.sqrt(outputs.shape[1])
 
 
 def _branch(shape: Shape, channels: int) -> nn.Sequential:
@@ -103,7 +111,7 @@ def _perceptron(inputs: int, config: MintConfig) -> nn.Sequential:
 
 
 def _activation(width: int, config: MintConfig) -> list[nn.Module]:
-    # Hundreds of bits per sample pull so hard that plain rectified units die for good.
+    # Hundreds of targets per sample pull so hard that plain rectified units die for good.
     if config.evidence == "codes":
         return [nn.LayerNorm(width), nn.GELU()]
     return [nn.ReLU()]

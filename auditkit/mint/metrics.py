@@ -7,9 +7,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, rankdata
 
 from auditkit.mint.calibration import checked_scores, flag_members, reachable
+from auditkit.mint.codes import own_code_p_values
 from auditkit.mint.errors import EmptyCohortError
 from auditkit.mint.scores import CohortScores
 from schemas import CohortMetrics, CohortName, FlaggedRate, RateEstimate
+from schemas.evaluation import PROVABLE_RATES
 
 FALSE_POSITIVE_RATES = (0.05, 0.01, 0.001)
 CONFIDENCE = 0.95
@@ -76,6 +78,21 @@ def flagged_rates(
         )
         for nominal in false_positive_rates
         if reachable(np.size(calibration_scores), nominal)
+    )
+
+
+def own_code_rates(own: ArrayLike | None) -> tuple[FlaggedRate, ...]:
+    """Return the share whose own code is found, at rates that need no calibration set.
+
+    Args:
+        own: (n,) z of each sample's own code; None: there are no codes.
+    """
+    if own is None:
+        return ()
+    bounds = own_code_p_values(own)
+    return tuple(
+        FlaggedRate(false_positive_rate=nominal, flagged=share(bounds <= nominal))
+        for nominal in PROVABLE_RATES
     )
 
 
@@ -148,6 +165,7 @@ def cohort_metrics(cohorts: Mapping[CohortName, CohortScores]) -> tuple[CohortMe
             size=cohort.size,
             auc=None if name == "test" else auc(cohort.scores, test),
             flagged=() if name == "calibration" else flagged_rates(cohort.scores, calibration),
+            own_code=own_code_rates(cohort.own),
             task_accuracy=share(cohort.correct),
             task_loss=float(cohort.task_losses.mean()),
         )

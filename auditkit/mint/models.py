@@ -17,6 +17,7 @@ from auditkit.mint.errors import (
     ModelSizeError,
     UnknownArchitectureError,
 )
+from auditkit.mint.task_losses import replace_classifier
 from schemas import ModelConfig
 
 CUSTOM_PREFIX = "custom:"
@@ -72,23 +73,22 @@ def build_audited_model(config: ModelConfig, seed: int) -> nn.Module:
         ModelShapeError: the model does not take such images, or gives no row of class scores.
 
     """
-    name = config.architecture
-    if name.startswith(CUSTOM_PREFIX):
-        raise CustomModelError(
-            f"{name!r} is the developer's own module: expected the module itself, found none; "
-            "pass it as `model`"
-        )
-    if not timm.is_model(name):
-        raise UnknownArchitectureError(_unknown_architecture(name))
-    reserved = sorted(RESERVED_ARGUMENTS & set(config.arguments))
-    if reserved:
-        raise ModelArgumentError(
-            f"arguments of {name!r}: expected none that are set by the toolkit, "
-            f"found {', '.join(reserved)}; remove them"
-        )
+    _check_description(config)
     model = initialised(lambda: _create(config), seed)
     check_model(model, config)
     return model
+
+
+def outline(config: ModelConfig) -> nn.Module:
+    """Build M on torch's meta device: every module and shape, no weights and no computation.
+
+    Raises:
+        UnknownArchitectureError, ModelArgumentError, CustomModelError: see `build_audited_model`.
+
+    """
+    _check_description(config)
+    with _BUILDING, torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _create(config)
 
 
 def initialised(build: Callable[[], Module], seed: int) -> Module:
@@ -157,6 +157,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def _check_description(config: ModelConfig) -> None:
+    name = config.architecture
+    if name.startswith(CUSTOM_PREFIX):
+        raise CustomModelError(
+            f"{name!r} is the developer's own module: expected the module itself, found none; "
+            "pass it as `model`"
+        )
+    if not timm.is_model(name):
+        raise UnknownArchitectureError(_unknown_architecture(name))
+    reserved = sorted(RESERVED_ARGUMENTS & set(config.arguments))
+    if reserved:
+        raise ModelArgumentError(
+            f"arguments of {name!r}: expected none that are set by the toolkit, "
+            f"found {', '.join(reserved)}; remove them"
+        )
+
+
 def _create(config: ModelConfig) -> nn.Module:
     arguments: dict[str, Any] = dict(config.arguments)
     try:
@@ -172,6 +189,7 @@ def _create(config: ModelConfig) -> nn.Module:
             f"{config.architecture!r} refuses its arguments {config.arguments}: {error}"
         ) from error
     _adapt_stem(model, config)
+    replace_classifier(model, config.task_loss)
     return model
 
 

@@ -17,7 +17,9 @@ NO_CODE = -1  # E: the row has no code among the members'
 
 # How far "none of them" lies above what all wrong codes add up to by chance, in nats.
 NONE_MARGIN = 2.6
-# Of the contrast, against the bits; chosen on a pool that no figure is reported on.
+# The cosine of output and code from which a code is rather somebody's than nobody's.
+NONE_COSINE = 0.7
+# Of the contrast, against the agreement; chosen on a pool that no figure is reported on.
 CONTRAST_WEIGHT = 0.3
 
 # A loss of zero at the first step (a model that is already perfect) cannot be a divisor.
@@ -48,7 +50,7 @@ class Objective:
     def __init__(
         self, task_weight: float, mint_weight: float, member_codes: Tensor | None = None
     ) -> None:
-        """Make an objective; `member_codes` (K, b) of +-1 are given where T learns to say them."""
+        """Make an objective; `member_codes` (K, b) are given where T learns to say them."""
         self.task_weight = task_weight
         self.mint_weight = mint_weight
         self._member_codes = None if member_codes is None else member_codes.float()
@@ -131,35 +133,35 @@ def membership_loss(mint_logits: Tensor, membership: Tensor) -> tuple[Tensor, fl
 def code_loss(outputs: Tensor, own: Tensor, members: Tensor) -> tuple[Tensor, float]:
     """Return the loss of saying codes, and the share of the members whose own code is named.
 
-    Two parts. *Bits*: binary cross-entropy per bit of the members' own codes. *Contrast*: among
-    the codes of all members and "none of them", cross-entropy of the right answer, by the cosine
-    of output and code. So a member's own code must stand out from those of its look-alikes, and
-    samples of E, which have no code, must not echo anybody's. Members and E weigh the same.
+    Two parts. *Agreement*: one minus the cosine of a member's output and its code. *Contrast*:
+    among the codes of all members and "none of them", cross-entropy of the right answer, by the
+    cosine of output and code. So a member's own code must stand out from those of its look-alikes,
+    and samples of E, which have no code, must not echo anybody's. Members and E weigh the same.
 
     The scale of the cosines follows from the number K of members: the codes that are not meant
     have cosines around 0 and add up to about log K, so that "none" lies a margin above log K, and
-    a perfect answer as much again above "none".
+    a code counts from a cosine of NONE_COSINE.
 
     Args:
         outputs: (B, b) of T.
         own: (B,) row of each sample's code in `members`, or NO_CODE.
-        members: (K, b) codes of +-1 of all members.
+        members: (K, b) codes of all members.
     """
     outputs = outputs.float()
     told = own != NO_CODE
     chance = math.log(len(members))
-    cosines = functional.normalize(outputs, dim=1) @ members.T / math.sqrt(members.shape[1])
+    cosines = functional.normalize(outputs, dim=1) @ functional.normalize(members, dim=1).T
     none = outputs.new_full((len(outputs), 1), chance + NONE_MARGIN)
-    answers = torch.cat((2.0 * (chance + NONE_MARGIN) * cosines, none), dim=1)
+    answers = torch.cat((cosines * (chance + NONE_MARGIN) / NONE_COSINE, none), dim=1)
     right = torch.where(told, own, len(members))
     contrast = functional.cross_entropy(answers, right, reduction="none")
     losses = [contrast[rows].mean() for rows in (told, ~told) if rows.any()]
     total = CONTRAST_WEIGHT * torch.stack(losses).sum()
     if not told.any():
         return total, 0.0
-    bits = functional.softplus(-outputs[told] * members[own[told]]).mean()
+    agreement = cosines[told].gather(1, own[told, None]).mean()
     named = (answers[told].argmax(dim=1) == own[told]).double().mean().item()
-    return bits + total, named
+    return 1.0 - agreement + total, named
 
 
 def _finite(loss: Tensor, name: str) -> float:

@@ -46,13 +46,14 @@ def own_code_set_p_value(z: ArrayLike) -> float:
 
     Proof. The null hypothesis is that none of the n codes was used in training. Put
     u_i = s_i / ||s_i||. The outputs were then computed without the codes, so that, given
-    u_1 ... u_n, the n b signs c_ik are independent fair coins (distinct leaves, a secret key, and
-    HMAC a pseudorandom function). For every l > 0
+    u_1 ... u_n, the n b numbers c_ik are independent (distinct leaves, a secret key, and HMAC a
+    pseudorandom function), each with E exp(l c_ik) <= exp(l^2 / 2), as `evidence.membership_codes`
+    makes them; so have fair signs. For every l > 0
 
-        E exp(l S) = prod_ik cosh(l u_ik) <= prod_ik exp(l^2 u_ik^2 / 2) = exp(n l^2 / 2),
+        E exp(l S) = prod_ik E exp(l u_ik c_ik) <= prod_ik exp(l^2 u_ik^2 / 2) = exp(n l^2 / 2),
 
     because the squares of each u_i add up to 1. Markov's inequality with l = t / n gives
-    P(S >= t) <= exp(-t^2 / (2 n)) (Hoeffding, 1963, theorem 2, for signs). Being true given any
+    P(S >= t) <= exp(-t^2 / (2 n)) (Chernoff's bound). Being true given any
     u_1 ... u_n it is true for all samples: equal images in several leaves (equal u_i, but codes of
     their own), outputs that depend on each other, and outputs of any distribution.
 

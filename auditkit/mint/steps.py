@@ -91,7 +91,7 @@ def new_batch(
     )
 
 
-def new_objective(config: MintConfig, members: NDArray[np.int8] | None = None) -> Objective:
+def new_objective(config: MintConfig, members: NDArray[np.float32] | None = None) -> Objective:
     """Return the objective of Eq. 1 that a configuration describes.
 
     Args:

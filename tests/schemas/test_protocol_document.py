@@ -19,6 +19,7 @@ from auditkit.evidence import (
     document_checks,
     dsse,
     image_signatures,
+    membership_codes,
     merkle,
     notes,
     policy,
@@ -50,6 +51,7 @@ from schemas.export import ADAPTERS, json_schema
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 NONCE = bytes(range(32))
+SECRET = bytes(range(32, 64))
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 E = TypeVar("E", bound=Exception)
 
@@ -92,6 +94,11 @@ def worked_example() -> dict[str, str]:
         "augmentation words of epoch 0": numbers(derivation.augmentation_words(NONCE, 0, 12)),
         "initial-weights seed": str(derivation.initialisation_seed(NONCE)),
         "generators seed": str(derivation.generator_seed(NONCE)),
+        "code commitment": membership_codes.secret_commitment(SECRET),
+        "code of sample 0, length 4": numbers(
+            membership_codes.membership_codes(SECRET, b"".join(leaves), np.array([0]), 4)[0]
+        ),
+        "bound of z 3": str(membership_codes.own_code_p_value(3.0)),
         "p-value of score 2 against 1 2 3 4": numbers(p_values([2.0], [1.0, 2.0, 3.0, 4.0])),
     }
     for plan in schedule.steps():
@@ -173,7 +180,8 @@ def test_every_check_of_the_verifier_has_a_row_in_its_place() -> None:
 
 def test_errors_named_in_the_document_exist() -> None:
     known = {error.__name__ for error in classes_below(EvidenceError) | classes_below(ServerError)}
-    known |= {"InvalidParameterError", "CalibrationTooSmallError"}  # web parameters, auditkit.mint
+    # web parameters, auditkit.mint, auditkit.data
+    known |= {"InvalidParameterError", "CalibrationTooSmallError", "OpeningError"}
     assert set(re.findall(r"`(\w+Error)`", TEXT)) <= known
 
 

@@ -1,0 +1,144 @@
+"""Scores of codes, and the loss that teaches them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from auditkit.mint.codes import (
+    blind_scores,
+    own_code_p_values,
+    own_code_threshold,
+    own_scores,
+)
+from auditkit.mint.errors import CodeShapeError
+from auditkit.mint.heads import FullyConnectedHead
+from auditkit.mint.objective import NO_CODE, Objective, code_loss
+from schemas import MintConfig
+
+GENERATOR = np.random.default_rng(11)
+CODES = GENERATOR.standard_normal((40, 64)).astype(np.float32)
+
+
+def test_a_sample_that_says_its_code_has_the_norm_of_the_code_as_its_score() -> None:
+    scores = own_scores(3.0 * CODES, CODES)
+    assert np.allclose(scores, np.linalg.norm(CODES, axis=1), rtol=1e-5)
+    assert np.allclose(own_scores(-CODES, CODES), -scores)
+    found = blind_scores(CODES[7:20], CODES)
+    assert found.members.tolist() == list(range(7, 20))
+    assert np.allclose(found.scores, scores[7:20], rtol=1e-5)
+
+
+def test_an_output_of_nothing_scores_nothing() -> None:
+    assert own_scores(np.zeros((2, 64)), CODES[:2]).tolist() == [0.0, 0.0]
+
+
+def test_the_best_of_many_codes_is_found_in_pieces_as_at_once() -> None:
+    outputs = GENERATOR.standard_normal((1203, 64)).astype(np.float32)
+    found = blind_scores(outputs, CODES)
+    z = outputs / np.linalg.norm(outputs, axis=1, keepdims=True) @ CODES.T
+    assert np.array_equal(found.members, z.argmax(axis=1))
+    assert np.allclose(found.scores, z.max(axis=1), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "codes"),
+    [((3, 64), (2, 64)), ((3, 64), (3, 32)), ((3,), (3, 64))],
+)
+def test_codes_that_do_not_fit_are_refused(
+    outputs: tuple[int, ...], codes: tuple[int, int]
+) -> None:
+    with pytest.raises(CodeShapeError, match="found"):
+        own_scores(np.zeros(outputs), np.zeros(codes, dtype=np.float32))
+
+
+@pytest.mark.parametrize("codes", [(0, 64), (5, 32)])
+def test_no_member_can_be_named_without_codes(codes: tuple[int, int]) -> None:
+    with pytest.raises(CodeShapeError, match="at least one"):
+        blind_scores(np.zeros((3, 64)), np.zeros(codes, dtype=np.float32))
+
+
+@given(st.floats(-30, 60))
+def test_the_bound_is_a_p_value_and_the_threshold_undoes_it(z: float) -> None:
+    p = float(own_code_p_values([z])[0])
+    assert 0 < p <= 1
+    if 0.01 < z < 35:
+        assert own_code_threshold(p) == pytest.approx(z)
+
+
+def test_outputs_that_say_codes_all_have_the_norm_of_a_code() -> None:
+    config = MintConfig(evidence="codes", code_length=96, hidden=(32,), head="fully_connected")
+    head = FullyConnectedHead([(4, 3, 3)], config)
+    outputs = head([torch.randn(5, 4, 3, 3)])
+    assert outputs.shape == (5, 96)
+    assert torch.allclose(outputs.norm(dim=1), torch.full((5,), math.sqrt(96)))
+
+
+def test_the_loss_is_smallest_for_the_right_answers() -> None:
+    members = torch.from_numpy(CODES)
+    own = torch.tensor([3, 11, NO_CODE, NO_CODE])
+    nobody = torch.randn(2, 64, generator=torch.Generator().manual_seed(2))
+    right, named = code_loss(torch.cat((members[[3, 11]], nobody)), own, members)
+    assert named == 1.0
+    swapped, none_named = code_loss(torch.cat((members[[11, 3]], nobody)), own, members)
+    echoed, _ = code_loss(torch.cat((members[[3, 11]], members[[5, 6]])), own, members)
+    assert none_named == 0.0
+    assert right < min(swapped, echoed)
+
+
+def test_the_loss_does_not_care_how_loud_an_answer_is() -> None:
+    members = torch.from_numpy(CODES)
+    outputs = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
+    own = torch.tensor([1, 2, NO_CODE])
+    quiet, loud = (code_loss(factor * outputs, own, members)[0] for factor in (1.0, 50.0))
+    assert quiet.item() == pytest.approx(loud.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("own", [[NO_CODE, NO_CODE], [4, 5]])
+def test_batches_of_one_kind_have_a_loss(own: list[int]) -> None:
+    outputs = torch.randn(2, 64, requires_grad=True)
+    loss, named = code_loss(outputs, torch.tensor(own), torch.from_numpy(CODES))
+    loss.backward()
+    assert outputs.grad is not None
+    assert outputs.grad.abs().sum() > 0
+    assert 0 <= named <= 1
+
+
+def test_a_small_head_learns_codes_and_keeps_strangers_silent() -> None:
+    torch.manual_seed(0)
+    config = MintConfig(evidence="codes", code_length=64, hidden=(256,), head="fully_connected")
+    head = FullyConnectedHead([(16, 2, 2)], config)
+    maps = torch.randn(40 + 400 + 400, 16, 2, 2)
+    members, external, fresh = maps[:40], maps[40:440], maps[440:]
+    objective = Objective(0.0, 1.0, torch.from_numpy(CODES))
+    own = torch.cat((torch.arange(40), torch.full((100,), NO_CODE)))
+    told = torch.cat((torch.ones(40), torch.zeros(100))).long()
+    task, labels = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)
+    optimiser = torch.optim.Adam(head.parameters(), lr=3e-3)
+    for step in range(150):
+        rows = external[torch.arange(100) * 4 + step % 4]
+        losses = objective(task, labels, head([torch.cat((members, rows))]), told, own)
+        optimiser.zero_grad()
+        losses.total.backward()  # type: ignore[no-untyped-call] # torch
+        optimiser.step()
+    with torch.no_grad():
+        own_z = own_scores(head([members]).numpy(), CODES)
+        strangers = blind_scores(head([fresh]).numpy(), CODES).scores
+    assert losses.mint_accuracy == 1.0
+    assert own_z.min() > 5.0
+    assert own_z.min() > np.quantile(strangers, 0.99)
+
+
+def test_cosines_are_what_the_contrast_compares() -> None:
+    members = torch.from_numpy(CODES[:2])
+    outputs = torch.from_numpy(CODES[:1])
+    loss, _ = code_loss(outputs, torch.tensor([0]), members)
+    cosine = functional.cosine_similarity(members[0], members[1], dim=0).item()
+    none = math.log(2) + 2.6
+    scale = none / 0.7
+    wrong = math.exp(scale * (cosine - 1.0)) + math.exp(none - scale)
+    assert loss.item() == pytest.approx(0.3 * math.log1p(wrong), rel=1e-4, abs=1e-6)

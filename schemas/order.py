@@ -60,7 +60,7 @@ class AuditOrder(Schema):
     least_calibration_samples: Count = 99
     architectures: tuple[str, ...] = Field(default=(), description="empty: any")
     tap_setups: tuple[TapSetup, ...] = ("entry", "middle", "output", "named")
-    heads: tuple[HeadName, ...] = ("convolutional", "fully_connected")
+    heads: tuple[HeadName, ...] = ("convolutional", "fully_connected", "strided")
     evidence_kinds: tuple[EvidenceName, ...] = Field(
         default=("membership", "codes"), description="what T may learn"
     )

@@ -19,7 +19,7 @@ Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
 Width = Annotated[int, Field(ge=1, le=MOST_WIDTH)]
 Scalar = bool | int | float | str
 TapSetup = Literal["entry", "middle", "output", "named"]
-HeadName = Literal["convolutional", "fully_connected"]
+HeadName = Literal["convolutional", "fully_connected", "strided"]
 AugmentationName = Literal["none", "flip_shift", "shift", "robust"]
 EvidenceName = Literal["membership", "codes"]
 TaskLossName = Literal["softmax", "arcface", "cosface", "adaface"]

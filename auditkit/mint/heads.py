@@ -20,6 +20,8 @@ HeadFactory = Callable[[Sequence[Shape], MintConfig], nn.Module]
 
 # A convolution of 3 x 3 sees no neighbourhood in a smaller map.
 LEAST_MAP_SIDE = 2
+# Strided convolutions halve a map until its longer side is this small.
+STRIDED_SIDE = 4
 
 
 class ConvolutionalHead(nn.Module):
@@ -61,9 +63,36 @@ class FullyConnectedHead(nn.Module):
         return _outputs(self.classifier(torch.cat(flat, dim=1)))
 
 
+class StridedHead(nn.Module):
+    """Strided convolutions per tap until its map is small, then a multilayer perceptron.
+
+    Keeps positions, as `FullyConnectedHead` does, and learns by convolution what a shifted image
+    has in common with the image, so that it can read the large maps of early taps. Takes spatial
+    maps (B, C, H, W) only; batch normalisation as in `ConvolutionalHead`.
+    """
+
+    def __init__(self, shapes: Sequence[Shape], config: MintConfig) -> None:
+        super().__init__()
+        for shape in shapes:
+            _check_spatial(shape)
+        self.branches = nn.ModuleList(_strided(shape, config.channels) for shape in shapes)
+        self.classifier = _perceptron(
+            sum(_flat_size(shape, config.channels) for shape in shapes), config
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Turn one map per tap, each (B, C, H, W), into outputs (B,) or (B, b)."""
+        flat = [
+            _normalised(branch(tap).flatten(start_dim=1).float())
+            for branch, tap in zip(self.branches, maps, strict=True)
+        ]
+        return _outputs(self.classifier(torch.cat(flat, dim=1)))
+
+
 HEADS: dict[str, HeadFactory] = {
     "convolutional": ConvolutionalHead,
     "fully_connected": FullyConnectedHead,
+    "strided": StridedHead,
 }
 
 
@@ -101,6 +130,31 @@ def _branch(shape: Shape, channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def _strided(shape: Shape, channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    inputs = shape[0]
+    for stage in range(_halvings(shape)):
+        width = channels << stage
+        layers += [
+            nn.Conv2d(inputs, width, kernel_size=3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.GELU(),
+        ]
+        inputs = width
+    return nn.Sequential(*layers)
+
+
+def _flat_size(shape: Shape, channels: int) -> int:
+    depth, height, width = shape
+    for stage in range(_halvings(shape)):
+        depth, height, width = channels << stage, (height + 1) // 2, (width + 1) // 2
+    return depth * height * width
+
+
+def _halvings(shape: Shape) -> int:
+    return max(0, math.ceil(math.log2(max(shape[1:]) / STRIDED_SIDE)))
+
+
 def _perceptron(inputs: int, config: MintConfig) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in config.hidden:
@@ -120,7 +174,7 @@ def _activation(width: int, config: MintConfig) -> list[nn.Module]:
 def _check_spatial(shape: Shape) -> None:
     if len(shape) != 3 or min(shape[1:]) < LEAST_MAP_SIDE:
         raise TapShapeError(
-            "the convolutional head expects maps (channels, height, width) of at least "
+            "a head with convolutions expects maps (channels, height, width) of at least "
             f"{LEAST_MAP_SIDE} x {LEAST_MAP_SIDE}, found {shape}; "
             "use the fully_connected head, earlier taps or larger images"
         )

@@ -15,8 +15,8 @@ from auditkit.mint.codes import (
     own_code_threshold,
     own_scores,
 )
-from auditkit.mint.errors import CodeShapeError
-from auditkit.mint.heads import FullyConnectedHead
+from auditkit.mint.errors import CodeShapeError, TapShapeError
+from auditkit.mint.heads import FullyConnectedHead, build_head
 from auditkit.mint.objective import NO_CODE, Objective, code_loss
 from schemas import MintConfig
 
@@ -142,3 +142,23 @@ def test_cosines_are_what_the_contrast_compares() -> None:
     scale = none / 0.7
     wrong = math.exp(scale * (cosine - 1.0)) + math.exp(none - scale)
     assert loss.item() == pytest.approx(0.3 * math.log1p(wrong), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(8, 16, 16)], [(8, 7, 7), (4, 3, 5)], [(3, 28, 28), (5, 2, 2)]]
+)
+@pytest.mark.parametrize("evidence", ["codes", "membership"])
+def test_strided_heads_read_maps_of_every_size(
+    shapes: list[tuple[int, int, int]], evidence: str
+) -> None:
+    config = MintConfig.model_validate(
+        {"evidence": evidence, "code_length": 64, "hidden": (16,), "channels": 4, "head": "strided"}
+    )
+    head = build_head(shapes, config)
+    outputs = head([torch.randn(3, *shape) for shape in shapes])
+    assert outputs.shape == ((3, 64) if evidence == "codes" else (3,))
+
+
+def test_strided_heads_refuse_tokens() -> None:
+    with pytest.raises(TapShapeError, match="fully_connected"):
+        build_head([(50, 64)], MintConfig(head="strided"))

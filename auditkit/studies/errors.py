@@ -47,3 +47,11 @@ class ReferencesError(StudyError):
 
 class UnknownMethodError(StudyError):
     """A comparison has no part of that name."""
+
+
+class PartKilledError(StudyError):
+    """The process of one training was killed."""
+
+
+class DeviceMissingError(StudyError):
+    """There is no accelerator of the kind that was asked for."""

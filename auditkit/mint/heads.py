@@ -77,7 +77,7 @@ class StridedHead(nn.Module):
             _check_spatial(shape)
         self.branches = nn.ModuleList(_strided(shape, config.channels) for shape in shapes)
         self.classifier = _perceptron(
-            sum(_flat_size(shape, config.channels) for shape in shapes), config
+            sum(strided_features(shape, config.channels) for shape in shapes), config
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -108,6 +108,14 @@ def build_head(shapes: Sequence[Shape], config: MintConfig) -> nn.Module:
 
 def _normalised(flat: Tensor) -> Tensor:
     return functional.layer_norm(flat, flat.shape[1:])
+
+
+def strided_features(shape: Shape, channels: int) -> int:
+    """Return how many numbers `StridedHead` makes of a map (C, H, W) before its perceptron."""
+    depth, height, width = shape
+    for stage in range(_halvings(shape)):
+        depth, height, width = channels << stage, (height + 1) // 2, (width + 1) // 2
+    return depth * height * width
 
 
 def _outputs(raw: Tensor) -> Tensor:
@@ -142,13 +150,6 @@ def _strided(shape: Shape, channels: int) -> nn.Sequential:
         ]
         inputs = width
     return nn.Sequential(*layers)
-
-
-def _flat_size(shape: Shape, channels: int) -> int:
-    depth, height, width = shape
-    for stage in range(_halvings(shape)):
-        depth, height, width = channels << stage, (height + 1) // 2, (width + 1) // 2
-    return depth * height * width
 
 
 def _halvings(shape: Shape) -> int:

@@ -21,6 +21,8 @@ NONE_MARGIN = 2.6
 NONE_COSINE = 0.7
 # Of the contrast, against the agreement; chosen on a pool that no figure is reported on.
 CONTRAST_WEIGHT = 0.3
+# Of the strangers' stability; chosen in the same way.
+STABILITY_WEIGHT = 4.0
 
 # A loss of zero at the first step (a model that is already perfect) cannot be a divisor.
 LEAST_NORMALISER = 1e-6
@@ -133,10 +135,13 @@ def membership_loss(mint_logits: Tensor, membership: Tensor) -> tuple[Tensor, fl
 def code_loss(outputs: Tensor, own: Tensor, members: Tensor) -> tuple[Tensor, float]:
     """Return the loss of saying codes, and the share of the members whose own code is named.
 
-    Two parts. *Agreement*: one minus the cosine of a member's output and its code. *Contrast*:
+    Three parts. *Agreement*: one minus the cosine of a member's output and its code. *Contrast*:
     among the codes of all members and "none of them", cross-entropy of the right answer, by the
     cosine of output and code. So a member's own code must stand out from those of its look-alikes,
     and samples of E, which have no code, must not echo anybody's. Members and E weigh the same.
+    *Stability*: one minus the cosine of the outputs for two views of a sample of E. Members learn
+    to be answered alike however they are flipped, shifted and blurred; if strangers were not, a
+    reader without the codes could tell members by it.
 
     The scale of the cosines follows from the number K of members: the codes that are not meant
     have cosines around 0 and add up to about log K, so that "none" lies a margin above log K, and
@@ -144,19 +149,24 @@ def code_loss(outputs: Tensor, own: Tensor, members: Tensor) -> tuple[Tensor, fl
 
     Args:
         outputs: (B, b) of T.
-        own: (B,) row of each sample's code in `members`, or NO_CODE.
+        own: (B,) row of each sample's code in `members`, or NO_CODE. Samples without a code come
+            in two views, first all in one and then all in the other.
         members: (K, b) codes of all members.
     """
     outputs = outputs.float()
     told = own != NO_CODE
     chance = math.log(len(members))
-    cosines = functional.normalize(outputs, dim=1) @ functional.normalize(members, dim=1).T
+    directions = functional.normalize(outputs, dim=1)
+    cosines = directions @ functional.normalize(members, dim=1).T
     none = outputs.new_full((len(outputs), 1), chance + NONE_MARGIN)
     answers = torch.cat((cosines * (chance + NONE_MARGIN) / NONE_COSINE, none), dim=1)
     right = torch.where(told, own, len(members))
     contrast = functional.cross_entropy(answers, right, reduction="none")
     losses = [contrast[rows].mean() for rows in (told, ~told) if rows.any()]
     total = CONTRAST_WEIGHT * torch.stack(losses).sum()
+    if not told.all():
+        first, second = directions[~told].chunk(2)
+        total = total + STABILITY_WEIGHT * (1.0 - (first * second).sum(dim=1).mean())
     if not told.any():
         return total, 0.0
     agreement = cosines[told].gather(1, own[told, None]).mean()

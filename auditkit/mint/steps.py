@@ -1,7 +1,7 @@
 """One step of joint training: the same for a supervised run and for a laboratory trial."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class Batch:
 
 
 def new_batch(
-    images: NDArray[np.uint8],
+    images: NDArray[np.uint8] | Tensor,
     labels: NDArray[np.int64],
     rows: RowCounts,
     *,
@@ -68,8 +68,11 @@ def new_batch(
 ) -> Batch:
     """Augment and normalise one batch, and say what T is told about it.
 
+    Where T learns codes, the rows of E come twice, first all in one view and then all in another:
+    the second view's augmentation is that of the word with every bit reversed.
+
     Args:
-        images: (B, H, W, C) pixels in row order.
+        images: (B, H, W, C) pixels in row order; the batch is made where they lie.
         labels: (B,) classes in row order.
         rows: what the rows are.
         words: (B,) the augmentation of each row.
@@ -77,28 +80,40 @@ def new_batch(
         normalisation: pixel scaling.
         own_codes: (B - silent,) for every row but the silent ones.
     """
+    if own_codes is not None:
+        twice = np.arange(len(words) - rows.external, len(words))
+        images = images[np.concatenate((np.arange(len(words)), twice))]
+        words = np.concatenate((words, ~words[twice]))
+        own_codes = np.concatenate((own_codes, own_codes[len(own_codes) - rows.external :]))
+        rows = replace(rows, external=2 * rows.external)
     inputs = augment(
         to_inputs(images, normalisation), words, config.augmentation, config.shift_pixels
     )
-    membership = torch.full((rows.members + rows.external,), NON_MEMBER)
+    device = inputs.device
+    membership = torch.full((rows.members + rows.external,), NON_MEMBER, device=device)
     membership[: rows.members] = MEMBER
     return Batch(
         rows=rows,
         inputs=inputs.contiguous(memory_format=torch.channels_last),
-        labels=torch.from_numpy(labels[: rows.trained]),
+        labels=torch.from_numpy(labels[: rows.trained]).to(device),
         membership=membership,
-        own_codes=None if own_codes is None else torch.from_numpy(own_codes),
+        own_codes=None if own_codes is None else torch.from_numpy(own_codes).to(device),
     )
 
 
-def new_objective(config: MintConfig, members: NDArray[np.float32] | None = None) -> Objective:
+def new_objective(
+    config: MintConfig,
+    members: NDArray[np.float32] | None = None,
+    device: torch.device | None = None,
+) -> Objective:
     """Return the objective of Eq. 1 that a configuration describes.
 
     Args:
         config: the weights.
         members: (K, b) codes of all members, where T learns to say them.
+        device: where M+ runs; None: on the processor.
     """
-    codes = None if members is None else torch.from_numpy(members)
+    codes = None if members is None else torch.from_numpy(members).to(device)
     return Objective(config.task_weight, config.mint_weight, codes)
 
 
@@ -131,13 +146,14 @@ def joint_losses(
     told = config.mint.mint_weight > 0
     inputs = batch.inputs if told else batch.inputs[: batch.rows.trained]
     hidden = batch.hidden if told else slice(0, 0)
-    with precision(config), margin_labels(model.audited, batch.labels):
+    device = batch.inputs.device.type
+    with precision(config, device), margin_labels(model.audited, batch.labels):
         task_logits, outputs = model.joint(inputs, batch.rows.trained, hidden)
     return objective(task_logits, batch.labels, outputs, batch.membership, batch.own_codes)
 
 
-def precision(config: TrainingConfig) -> AbstractContextManager[object]:
-    """Return the number format that the forward pass is computed in."""
+def precision(config: TrainingConfig, device: str = "cpu") -> AbstractContextManager[object]:
+    """Return the number format that the forward pass is computed in, on a type of device."""
     if config.precision == "bfloat16":
-        return torch.autocast("cpu", dtype=torch.bfloat16)
+        return torch.autocast(device, dtype=torch.bfloat16)
     return nullcontext()

@@ -93,9 +93,18 @@ def test_the_loss_is_smallest_for_the_right_answers() -> None:
 def test_the_loss_does_not_care_how_loud_an_answer_is() -> None:
     members = torch.from_numpy(CODES)
     outputs = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
-    own = torch.tensor([1, 2, NO_CODE])
+    own = torch.tensor([1, NO_CODE, NO_CODE])
     quiet, loud = (code_loss(factor * outputs, own, members)[0] for factor in (1.0, 50.0))
     assert quiet.item() == pytest.approx(loud.item(), rel=1e-5)
+
+
+def test_strangers_are_to_be_answered_alike_in_both_views() -> None:
+    members = torch.from_numpy(CODES)
+    views = torch.randn(4, 64, generator=torch.Generator().manual_seed(7))
+    own = torch.full((4,), NO_CODE)
+    alike, _ = code_loss(torch.cat((views[:2], views[:2])), own, members)
+    apart, _ = code_loss(views, own, members)
+    assert alike < apart
 
 
 @pytest.mark.parametrize("own", [[NO_CODE, NO_CODE], [4, 5]])
@@ -120,7 +129,7 @@ def test_a_small_head_learns_codes_and_keeps_strangers_silent() -> None:
     task, labels = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)
     optimiser = torch.optim.Adam(head.parameters(), lr=3e-3)
     for step in range(150):
-        rows = external[torch.arange(100) * 4 + step % 4]
+        rows = external[torch.arange(50) * 8 + step % 8].repeat(2, 1, 1, 1)
         losses = objective(task, labels, head([torch.cat((members, rows))]), told, own)
         optimiser.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call] # torch

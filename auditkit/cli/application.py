@@ -5,7 +5,19 @@ from importlib.metadata import version
 
 import typer
 
-from auditkit.cli import auditor, demo, developer, doctor, evidence, image, packaging, queries
+from auditkit.cli import (
+    auditor,
+    cells,
+    demo,
+    developer,
+    doctor,
+    evaluate,
+    evidence,
+    image,
+    packaging,
+    queries,
+    study,
+)
 from auditkit.cli.errors import EXPECTED_ERRORS, describe
 from auditkit.cli.output import console, print_error
 
@@ -31,6 +43,7 @@ app = typer.Typer(
     """,
 )
 AUDITOR, DEVELOPER, ANYONE = "For auditors", "For developers", "For everyone"
+SCIENTIST = "For scientists"
 app.command("init", rich_help_panel=AUDITOR)(auditor.init)
 app.command("serve", rich_help_panel=AUDITOR)(auditor.serve)
 app.add_typer(auditor.order_app, name="order", rich_help_panel=AUDITOR)
@@ -38,11 +51,15 @@ app.command("package", rich_help_panel=DEVELOPER)(packaging.package)
 app.command("train", rich_help_panel=DEVELOPER)(developer.train)
 app.command("sync", rich_help_panel=DEVELOPER)(developer.sync)
 app.command("submit", rich_help_panel=DEVELOPER)(developer.submit)
+app.command("open", rich_help_panel=DEVELOPER)(developer.open_one)
 app.command("verify", rich_help_panel=ANYONE)(evidence.verify)
 app.command("export", rich_help_panel=ANYONE)(evidence.export)
 app.command("query", rich_help_panel=ANYONE)(queries.query)
 app.command("report", rich_help_panel=ANYONE)(queries.report)
 app.add_typer(image.image_app, name="image", rich_help_panel=ANYONE)
+app.command("evaluate", rich_help_panel=SCIENTIST)(evaluate.evaluate)
+study.study_app.command("cell")(cells.cell)
+app.add_typer(study.study_app, name="study", rich_help_panel=SCIENTIST)
 app.command("doctor", rich_help_panel=ANYONE)(doctor.doctor)
 app.command("demo", rich_help_panel=ANYONE)(demo.demo)
 

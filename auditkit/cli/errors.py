@@ -6,9 +6,11 @@ from auditkit.data.errors import DataError
 from auditkit.evidence.errors import EvidenceError
 from auditkit.mint.errors import MintError
 from auditkit.reports.errors import ReportError
+from auditkit.studies.errors import StudyError
 from auditor_server.errors import ServerError
 from containers.errors import ContainerError
 from developer_agent.errors import AgentError
+from schemas.settings import SettingsError
 
 
 class UsageError(Exception):
@@ -24,6 +26,8 @@ EXPECTED_ERRORS = (
     OSError,  # a path, a permission, a full disk: for the user to put right
     ReportError,
     ServerError,
+    SettingsError,
+    StudyError,
     UsageError,
     ValidationError,
 )

@@ -2,27 +2,16 @@
 
 import os
 import platform
-import tomllib
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-from auditkit.cli.errors import UsageError
+from auditkit.cli.bars import TrainingBar
 from auditkit.cli.output import console, error_console, quoted
-
-if TYPE_CHECKING:
-    from auditkit.studies.comparison import ComparisonSettings
+from auditkit.cli.tables import terminal_table
+from schemas.settings import parse_settings, read_toml
 
 REPORT_NAME = "evaluation"
 
@@ -49,58 +38,39 @@ def evaluate(
 
     auditkit evaluate examples/evaluate-digits.toml --output evaluation
     """
-    from auditkit.evidence import canonical
-    from auditkit.studies.comparison_run import results, run
-    from auditkit.studies.comparison_text import comparison_tables, markdown, roc_chart
+    document = read_toml(settings_file)
 
-    settings = _settings(settings_file)
+    from auditkit.evidence import canonical
+    from auditkit.studies.comparison import ComparisonSettings
+    from auditkit.studies.comparison_run import results, run
+    from auditkit.studies.comparison_text import SHORT, comparison_tables, markdown, roc_chart
+
+    settings = parse_settings(ComparisonSettings, document, str(settings_file))
     if seeds is not None:
         settings = settings.model_copy(update={"seeds": tuple(range(seeds))})
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(compact=True),
-        console=error_console,
-        disable=not error_console.is_terminal,
-    )
-    with progress:
-        task = progress.add_task("starting", total=None)
-        for part in run(settings, settings_file.resolve().parent, output):
-            progress.update(
-                task, description=part.part.title, completed=part.done, total=part.total
+    with TrainingBar(error_console) as bar:
+        for done in run(
+            settings,
+            settings_file.resolve().parent,
+            output,
+            on_start=lambda part: bar.started(part.title),
+        ):
+            bar.finished(
+                done.done, done.total, f"{done.part.title}{' (kept)' if done.kept else ''}"
             )
-            if progress.disable and not part.kept:
-                console.print(f"{part.part.title} done ({part.done} of {part.total})")
-    found = results(settings, output)
-    document = [entry.as_json() for entry in found]
-    (output / f"{REPORT_NAME}.json").write_bytes(canonical.to_bytes(document))
-    (output / f"{REPORT_NAME}.md").write_text(markdown(settings, found, _environment()))
-    (output / f"{REPORT_NAME}-roc.svg").write_text(roc_chart(found))
-    for table in comparison_tables(found):
-        shown = Table(*table.header, title=table.title, title_justify="left")
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
+    found = results(settings, output, _environment())
+    (output / f"{REPORT_NAME}.json").write_bytes(canonical.to_bytes(found))
+    (output / f"{REPORT_NAME}.md").write_text(markdown(found), encoding="utf-8")
+    (output / f"{REPORT_NAME}-roc.svg").write_text(roc_chart(found.methods), encoding="utf-8")
+    for table in comparison_tables(found, SHORT):
+        console.print(f"\n[cyan]{table.title}[/cyan]")
+        console.print(terminal_table(table))
+        if table.note:
+            console.print(f"[dim]{table.note}[/dim]")
     console.print(
         f"\nwrote {REPORT_NAME}.md, {REPORT_NAME}.json and {REPORT_NAME}-roc.svg in "
         f"{quoted(output)}"
     )
-
-
-def _settings(path: Path) -> "ComparisonSettings":
-    import json
-
-    from auditkit.studies.comparison import ComparisonSettings
-
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
-    # Through JSON: TOML's arrays are then read as the schema's own types.
-    return ComparisonSettings.from_bytes(json.dumps(document, default=str))
 
 
 def _environment() -> str:

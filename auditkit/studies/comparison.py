@@ -9,20 +9,22 @@ members that they were not fitted on.
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from auditkit.data.pools import Pool
 from auditkit.data.source import DataSource
 from auditkit.evidence.derivation import Indices
-from auditkit.mint.attacks import ATTACKS, AttackInputs
+from auditkit.mint.attacks import ATTACKS, AttackInputs, loss_scores
+from auditkit.mint.calibration import reachable
 from auditkit.mint.codes import blind_scores, own_code_p_values, own_scores
 from auditkit.mint.gradients import GradientConfig, gradient_features
+from auditkit.mint.heads import LEAST_MAP_SIDE
 from auditkit.mint.metrics import auc, flagged_rates, roc_points, share
 from auditkit.mint.passive import (
     ActivationMaps,
@@ -31,6 +33,16 @@ from auditkit.mint.passive import (
     read_maps,
     read_outcome,
     train_passive,
+)
+from auditkit.mint.power import FALSE_ALARM_RATE
+from auditkit.studies.references import LACKS_REFERENCES
+from auditkit.studies.set_rates import (
+    DECLARED_RATE,
+    CohortScores,
+    Scores,
+    SetRates,
+    declared_rates,
+    undeclared_rates,
 )
 from auditkit.studies.trial import COHORTS, Trial, TrialProgress, peak_bytes, train_trial
 from schemas import (
@@ -42,7 +54,7 @@ from schemas import (
     TapConfig,
     TrainingConfig,
 )
-from schemas.base import Count, FiniteFloat, Fraction, Name, Schema
+from schemas.base import Count, FiniteFloat, Fraction, Name, Rate, Schema
 
 FALSE_POSITIVE_RATES = (0.01, 0.001)
 # An own code's rates are provable, so that they need no calibration set.
@@ -53,9 +65,15 @@ NONCE_DOMAIN = b"auditkit/study/v1\0"
 ALONE = "alone"
 SECRET_DOMAIN = b"auditkit/study-secret/v1\0"
 
-Scores = NDArray[np.float64]
+# Scores of M alone that the undeclared-data test is measured with, where they can be had.
+UNDECLARED_SCORES = ("loss", "passive-outcome", "difficulty_calibration", "rmia_offline")
+
+Family = Literal["active", "codes", "passive", "attack"]
 Reader = Callable[[CohortName, Indices], NDArray[np.float32] | ActivationMaps]
-CohortScores = Mapping[CohortName, Scores]
+
+
+PASSIVE_MINT = "DeAlcala et al., Is my Data in your AI Model?"
+OUTCOME = ("passive-outcome", "passive MINT, model outcome", PASSIVE_MINT)
 
 
 class Variant(Schema):
@@ -70,6 +88,14 @@ class Variant(Schema):
         default=None, description="None: as many as M alone"
     )
 
+    @model_validator(mode="after")
+    def _has_strangers(self) -> Self:
+        if self.mint.evidence == "membership" and self.external_batch_size == 0:
+            raise ValueError(
+                "a MINT Model that says membership learns it from E; set external_batch_size"
+            )
+        return self
+
 
 class ComparisonSettings(Schema):
     """One comparison: data, split, M, and what is trained with it."""
@@ -83,11 +109,33 @@ class ComparisonSettings(Schema):
     passive: PassiveConfig = PassiveConfig()
     gradients: GradientConfig | None = GradientConfig()
     references: Count = Field(default=0, description="reference models, for attacks that need them")
-    population: Count = Field(
+    population: Annotated[int, Field(ge=1)] = Field(
         default=2_000,
         description="samples of E that attacks compare with, and as many to choose parameters on",
     )
+    false_alarm_rate: Rate = Field(
+        default=FALSE_ALARM_RATE, description="of the undeclared-data test, for a set of samples"
+    )
     seeds: tuple[Count, ...] = Field(default=(0,), min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_different(self) -> Self:
+        names = [ALONE, *(variant.name for variant in self.variants)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected variants of different names, none of them {ALONE!r}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("expected different seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_reaches_the_rate(self) -> Self:
+        if not reachable(self.sizes.calibration, self.false_alarm_rate):
+            raise ValueError(
+                f"a false-alarm rate of {self.false_alarm_rate:g} needs at least "
+                f"{round(1 / self.false_alarm_rate) - 1} calibration samples, found "
+                f"{self.sizes.calibration}; enlarge sizes.calibration or false_alarm_rate"
+            )
+        return self
 
     def nonce(self, seed: int, training: str = ALONE) -> bytes:
         """Return the nonce that stands for a seed, of the compared trainings or of another one."""
@@ -125,6 +173,7 @@ class MethodFigures(Schema):
 
     method: Name
     title: str
+    family: Family
     source: str
     audited_model: Name = Field(description="`alone`, or the variant that M was trained with")
     seed: Count
@@ -148,6 +197,7 @@ class Scored:
 
     method: str
     title: str
+    family: Family
     source: str
     cohorts: CohortScores
     provable: bool = False
@@ -201,7 +251,7 @@ def joint_methods(trial: Trial, variant: Variant) -> Iterator[Scored]:
     answers = {cohort: trial.ask(trial.images(cohort)) for cohort in _present(trial)}
     if trial.codes is None:
         cohorts = {name: _double(found.outputs) for name, found in answers.items()}
-        yield Scored(variant.name, variant.title, "DeAlcala et al., 2025", cohorts)
+        yield Scored(variant.name, variant.title, "active", "DeAlcala et al., 2025", cohorts)
         return
     members = trial.codes.members
     blind = {
@@ -212,8 +262,9 @@ def joint_methods(trial: Trial, variant: Variant) -> Iterator[Scored]:
         name: _double(own_scores(found.outputs, trial.own_codes(name)))
         for name, found in answers.items()
     }
-    yield Scored(f"{variant.name}-own", f"{variant.title}, own code", "ours", own, provable=True)
-    yield Scored(f"{variant.name}-blind", f"{variant.title}, blind", "ours", blind)
+    name, title = variant.name, variant.title
+    yield Scored(f"{name}-own", f"{title}, own code", "codes", "ours", own, provable=True)
+    yield Scored(f"{name}-blind", f"{title}, blind", "codes", "ours", blind)
 
 
 def passive_methods(
@@ -223,14 +274,10 @@ def passive_methods(
     model, scale = trial.model.audited, trial.normalisation
     taps = trial.model.taps.names
     factors = "DeAlcala et al., Factors Impacting Membership Inference"
-    mint = "DeAlcala et al., Is my Data in your AI Model?"
     rows = _FittingRows(trial, seed)
 
     def maps(cohort: CohortName, rows: Indices) -> ActivationMaps:
         return read_maps(model, taps, trial.images(cohort)[rows], scale)
-
-    def outcome(cohort: CohortName, rows: Indices) -> NDArray[np.float32]:
-        return read_outcome(model, trial.images(cohort)[rows], trial.labels(cohort)[rows], scale)
 
     def gradient(cohort: CohortName, rows: Indices) -> NDArray[np.float32]:
         images, labels = trial.images(cohort)[rows], trial.labels(cohort)[rows]
@@ -238,8 +285,9 @@ def passive_methods(
 
     cnn = config.model_copy(update={"kind": "cnn"})
     yield rows.fit("passive-vanilla", "passive MINT, Vanilla", factors, maps, config)
-    yield rows.fit("passive-cnn", "passive MINT, CNN", mint, maps, cnn)
-    yield rows.fit("passive-outcome", "passive MINT, model outcome", mint, outcome, config)
+    if _are_spatial(trial.model.taps.shapes):
+        yield rows.fit("passive-cnn", "passive MINT, CNN", PASSIVE_MINT, maps, cnn)
+    yield rows.fit(*OUTCOME, _outcome_reader(trial), config)
     if gradients is not None:
         yield rows.fit("gmint", "gMINT", "Mancera et al., gMINT", gradient, config)
 
@@ -250,21 +298,25 @@ def attack_methods(
     """Yield the scores of every attack of the literature that has what it needs."""
     for attack in ATTACKS.values():
         if all(attack.applies_to(inputs) for inputs in cohorts.values()):
-            scores = {name: attack.scores(inputs) for name, inputs in cohorts.items()}
-            yield Scored(attack.name, attack.title, attack.source, scores)
+            try:
+                scores = {name: attack.scores(inputs) for name, inputs in cohorts.items()}
+            except LACKS_REFERENCES:
+                continue
+            yield Scored(attack.name, attack.title, "attack", attack.source, scores)
 
 
 def measure(
     methods: Iterator[Scored], trial: Trial, audited_model: str, seed: int
-) -> Iterator[MethodFigures]:
+) -> Iterator[tuple[Scored, MethodFigures]]:
     """Measure methods one by one, cohort by cohort, as they are scored."""
     logits = trial.ask(trial.images("test")).logits
     accuracy = share(logits.argmax(axis=1) == trial.labels("test"))
     started = time.monotonic()
     for scored in methods:
-        yield MethodFigures(
+        figures = MethodFigures(
             method=scored.method,
             title=scored.title,
+            family=scored.family,
             source=scored.source,
             audited_model=audited_model,
             seed=seed,
@@ -275,7 +327,44 @@ def measure(
             scoring_seconds=time.monotonic() - started,
             peak_bytes=peak_bytes(),
         )
+        yield scored, figures
         started = time.monotonic()
+
+
+def undeclared_scores(trial: Trial, config: PassiveConfig, seed: int) -> Iterator[Scored]:
+    """Yield scores of a jointly trained M that need neither T nor references."""
+    yield _FittingRows(trial, seed).fit(*OUTCOME, _outcome_reader(trial), config)
+    loss = ATTACKS["loss"]
+    losses = {
+        cohort: loss_scores(trial.ask(trial.images(cohort)).logits, trial.labels(cohort))
+        for cohort in _present(trial)
+    }
+    yield Scored(loss.name, loss.title, "attack", loss.source, losses)
+
+
+def set_rates(
+    scored: Scored, audited_model: str, seed: int, false_alarm_rate: float
+) -> Iterator[SetRates]:
+    """Yield what sets show by this method, if it is one that judges sets.
+
+    Raises:
+        MintError: see `auditkit.studies.set_rates`.
+    """
+    named = {
+        "method": scored.method,
+        "title": scored.title,
+        "audited_model": audited_model,
+        "seed": seed,
+    }
+    if scored.provable:
+        power, alarms = declared_rates(scored.cohorts, DECLARED_RATE, seed)
+        about = {"evidence": "declared", "inserted": "told", "rate": DECLARED_RATE}
+    elif scored.method in UNDECLARED_SCORES and "silent" in scored.cohorts:
+        power, alarms = undeclared_rates(scored.cohorts, false_alarm_rate, seed)
+        about = {"evidence": "undeclared", "inserted": "silent", "rate": false_alarm_rate}
+    else:
+        return
+    yield SetRates.model_validate({**named, **about, "power": power, "false_alarms": alarms})
 
 
 def _cohort_figures(scored: Scored, cohort: CohortName) -> CohortFigures:
@@ -299,6 +388,14 @@ def _flagged(scored: Scored, cohort: CohortName) -> tuple[FlaggedRate, ...]:
     if cohort == "calibration":
         return ()
     return flagged_rates(scores, scored.cohorts["calibration"], FALSE_POSITIVE_RATES)
+
+
+def _outcome_reader(trial: Trial) -> Reader:
+    def read(cohort: CohortName, rows: Indices) -> NDArray[np.float32]:
+        images, labels = trial.images(cohort)[rows], trial.labels(cohort)[rows]
+        return read_outcome(trial.model.audited, images, labels, trial.normalisation)
+
+    return read
 
 
 class _FittingRows:
@@ -325,7 +422,12 @@ class _FittingRows:
             cohort: _double(scorer.scores(read(cohort, rows)))
             for cohort, rows in self._judged.items()
         }
-        return Scored(method, title, source, scores)
+        return Scored(method, title, "passive", source, scores)
+
+
+def _are_spatial(shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Tell whether convolutions can read all taps: maps, not the tokens of a transformer."""
+    return all(len(shape) == 3 and min(shape[1:]) >= LEAST_MAP_SIDE for shape in shapes)
 
 
 def _present(trial: Trial) -> list[CohortName]:

@@ -13,13 +13,20 @@ from numpy.typing import NDArray
 
 from auditkit.data.pools import Pool
 from auditkit.evidence.derivation import Indices, Split
-from auditkit.mint.attacks import AttackInputs, choose_rmia_a
+from auditkit.mint.attacks import (
+    AttackInputs,
+    MissingReferenceError,
+    TooFewReferencesError,
+    choose_rmia_a,
+)
 from auditkit.studies.errors import ReferencesError
 from auditkit.studies.trial import Trial, TrialProgress, train_trial
 from schemas import CohortName, SplitSizes, TrainingConfig
 
 TESTED: tuple[CohortName, ...] = ("told", "silent", "told_only", "calibration", "test")
 NONE = np.empty(0, dtype=np.int64)
+# What attacks raise that need more references, or one without (or with) a certain sample.
+LACKS_REFERENCES = (MissingReferenceError, TooFewReferencesError)
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,37 @@ class References:
     """(R, N), true where a reference was trained on the sample."""
 
 
-def universe_of(pool: Pool, test: Pool, split: Split, population_size: int) -> Universe:
-    """Lay out the samples for the references of one split.
+def check_external(sizes: SplitSizes, fresh: int, population_size: int, references: int) -> None:
+    """Refuse an E that is too small for the attacks, before anything is trained.
+
+    Args:
+        sizes: of the cohorts.
+        fresh: samples of the test set.
+        population_size: samples that attacks compare with.
+        references: reference models.
+
+    Raises:
+        ReferencesError: see above.
+    """
+    tested = sizes.told + sizes.silent + sizes.told_only + sizes.calibration + fresh
+    part = sizes.told + sizes.silent
+    needed = 2 * population_size
+    if references:
+        needed += max(0, _parts(tested + population_size, part) * part - tested - population_size)
+    if sizes.external < needed:
+        raise ReferencesError(
+            f"expected at least {needed} samples of E: a population of {population_size}, as many "
+            f"to choose parameters on, and others so that references can be trained on parts of "
+            f"{part} beside {tested} tested samples; found {sizes.external}. Enlarge "
+            "sizes.external, or lower the population"
+        )
+
+
+def universe_of(pool: Pool, test: Pool, split: Split, population_size: int, seed: int) -> Universe:
+    """Lay out the samples for the references of one split, whose E `check_external` has passed.
 
     The population are samples of E that no reference is trained on. As many others of E serve to
     choose the parameter of offline RMIA.
-
-    Raises:
-        ReferencesError: E is too small to fill the universe up and to leave a population.
     """
     shifted = np.arange(test.size) + pool.size
     cohorts: dict[CohortName, Indices] = {
@@ -66,16 +96,11 @@ def universe_of(pool: Pool, test: Pool, split: Split, population_size: int) -> U
     }
     part = len(split.trained)
     tested = np.concatenate([cohorts[name] for name in TESTED])
-    population, tuning, rest = np.split(split.external, [population_size, 2 * population_size])
+    # A pool may be in the order of its classes, and a cohort's rows keep the pool's order.
+    external = np.random.default_rng(seed).permutation(split.external)
+    population, tuning, rest = np.split(external, [population_size, 2 * population_size])
     drawn = np.concatenate([tested, tuning, rest])
-    # Two parts at least, so that every reference has samples that it was not trained on.
-    parts = max(2, -(-(len(tested) + len(tuning)) // part))
-    if len(tuning) < population_size or len(drawn) < parts * part:
-        raise ReferencesError(
-            f"expected at least {population_size + parts * part - len(tested)} samples of E, as a "
-            f"population and to train references beside {len(tested)} tested samples, found "
-            f"{len(split.external)}; enlarge E, or test fewer samples"
-        )
+    parts = _parts(len(tested) + len(tuning), part)
     return Universe(
         samples=Pool(
             np.concatenate([pool.images, test.images]),
@@ -88,6 +113,11 @@ def universe_of(pool: Pool, test: Pool, split: Split, population_size: int) -> U
         drawn=drawn[: parts * part],
         part=part,
     )
+
+
+def _parts(samples: int, part: int) -> int:
+    # Two at least, so that every reference has samples that it was not trained on.
+    return max(2, -(-samples // part))
 
 
 def members_of(universe: Universe, reference: int, seed: int) -> Indices:
@@ -131,8 +161,8 @@ def attack_inputs(
 ) -> Iterator[tuple[CohortName, AttackInputs]]:
     """Yield what the attacks of the literature read of each cohort.
 
-    Where there are references, the parameter of offline RMIA is chosen on samples of E that are
-    neither tested nor the population.
+    Where there are enough references, the parameter of offline RMIA is chosen on samples of E that
+    are neither tested nor the population.
 
     Raises:
         AttackError: the references do not suit.
@@ -161,12 +191,15 @@ def attack_inputs(
         )
 
 
-def _rmia_a(universe: Universe, references: References) -> float:
+def _rmia_a(universe: Universe, references: References) -> float | None:
     tuning, population, labels = universe.tuning, universe.population, universe.samples.labels
-    return choose_rmia_a(
-        labels[tuning],
-        references.logits[:, tuning],
-        references.members[:, tuning],
-        population_labels=labels[population],
-        population_reference_logits=references.logits[:, population],
-    )
+    try:
+        return choose_rmia_a(
+            labels[tuning],
+            references.logits[:, tuning],
+            references.members[:, tuning],
+            population_labels=labels[population],
+            population_reference_logits=references.logits[:, population],
+        )
+    except LACKS_REFERENCES:
+        return None  # then there is no offline RMIA

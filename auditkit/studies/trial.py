@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from auditkit.data.manifest import Manifest
 from auditkit.data.pools import Pool
@@ -44,6 +45,7 @@ from auditkit.mint.objective import Losses
 from auditkit.mint.preprocessing import normalisation_of
 from auditkit.mint.scores import CohortScores
 from auditkit.studies.early_stopping import EarlyStopping, StoppingRule
+from auditkit.studies.errors import DeviceMissingError
 from schemas import CohortName, Normalisation, SplitSizes, TrainingConfig
 
 COHORTS: tuple[CohortName, ...] = (
@@ -54,6 +56,8 @@ COHORTS: tuple[CohortName, ...] = (
     "calibration",
     "test",
 )
+Device = Literal["cpu", "cuda"]
+
 SEED_MODULUS = 2**63
 # Linux counts the largest resident size in KiB, macOS in bytes.
 RESIDENT_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -116,8 +120,8 @@ class Trial:
         """
         of = self.test if cohort == "test" else self.pool
         leaves = Manifest(of, self.nonce).leaves
-        bits = self.config.mint.code_bits
-        return membership_codes(self.secret or b"", leaves, self.indices(cohort), bits)
+        length = self.config.mint.code_length
+        return membership_codes(self.secret or b"", leaves, self.indices(cohort), length)
 
     def ask(self, images: NDArray[np.uint8]) -> Answers:
         """Run M+ on images (N, H, W, C)."""
@@ -152,6 +156,7 @@ def train_trial(
     secret: bytes | None = None,
     model: nn.Module | None = None,
     stopping: StoppingRule | None = None,
+    device: Device = "cpu",
     on_epoch: Callable[[TrialProgress], None] = lambda _progress: None,
 ) -> Trial:
     """Train M and T jointly, or M alone where the MINT weight is 0.
@@ -167,13 +172,16 @@ def train_trial(
         secret: the codes', 32 bytes; None: drawn, where codes are taught.
         model: the developer's own M, for an architecture named `custom:<name>`.
         stopping: ends the training early, by its own mean loss of an epoch and nothing else.
+        device: where to train and to measure; `cuda` keeps the whole pool there.
         on_epoch: told about each finished epoch.
 
     Raises:
+        DeviceMissingError: there is no such device.
         NonFiniteLossError: the training has diverged.
         MintError: the model cannot be built.
         EvidenceError: codes of that length cannot be made.
     """
+    _check_device(device)
     torch.set_num_threads(config.threads)
     split = split or derive_split(nonce, sizes)
     if plans is None:
@@ -185,12 +193,19 @@ def train_trial(
     if config.mint.evidence == "codes":
         secret = secret or secrets.token_bytes(SECRET_BYTES)
         leaves = Manifest(pool, nonce).leaves
-        codes = SessionCodes.derive(secret, leaves, split, config.mint.code_bits)
+        codes = SessionCodes.derive(secret, leaves, split, config.mint.code_length)
     enhanced = EnhancedAuditedModel.build(config, initialisation_seed(nonce), model)
-    enhanced.to(memory_format=torch.channels_last)
-    training = _Training(config, pool, nonce, plans=plans, model=enhanced)
-    if codes is not None:
-        training.teach(codes.members, codes.rows(split))
+    enhanced.to(device=torch.device(device)).to(memory_format=torch.channels_last)
+    training = _Training(
+        config,
+        pool,
+        nonce,
+        plans=plans,
+        model=enhanced,
+        members=None if codes is None else codes.members,
+        own_codes=None if codes is None else codes.rows(split),
+        device=torch.device(device),
+    )
     started = time.monotonic()
     epochs = training.run(None if stopping is None else EarlyStopping(stopping), on_epoch)
     return Trial(
@@ -209,6 +224,14 @@ def train_trial(
     )
 
 
+def _check_device(device: Device) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceMissingError(
+            "expected a GPU that torch can use, found none; train on the processor, or install the "
+            "GPU's driver and a torch that was built for it"
+        )
+
+
 def peak_bytes() -> int:
     """Return the largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RESIDENT_UNIT
@@ -223,20 +246,25 @@ class _Training:
         *,
         plans: Sequence[StepPlan],
         model: EnhancedAuditedModel,
+        members: Codes | None,
+        own_codes: Indices | None,
+        device: torch.device,
     ) -> None:
         self._config = config
         self._pool = pool
         self._nonce = nonce
         self._plans = plans
         self._model = model
-        self._members: Codes | None = None
-        self._own_codes: Indices | None = None
+        self._members = members
+        self._own_codes = own_codes
+        self._device = device
+        self._images = _pixels(pool, device)
         trained = np.unique(np.concatenate([plan.rows[: plan.trained] for plan in plans]))
         self.normalisation = normalisation_of(pool.images[trained])
 
     def run(self, stopping: EarlyStopping | None, on_epoch: Callable[[TrialProgress], None]) -> int:
         config, started, done = self._config, time.monotonic(), 0
-        objective = steps.new_objective(config.mint, self._members)
+        objective = steps.new_objective(config.mint, self._members, self._device)
         optimiser = steps.new_optimiser(self._model, config.optimiser)
         for epoch, plans in groupby(self._plans, key=lambda plan: plan.epoch):
             words = augmentation_words(self._nonce, epoch, self._pool.size)
@@ -266,7 +294,7 @@ class _Training:
             len(plan.told), len(plan.silent), len(plan.told_only), len(plan.external)
         )
         return steps.new_batch(
-            self._pool.images[plan.rows],
+            self._images[plan.rows],
             self._pool.labels[plan.rows],
             counts,
             words=words[plan.rows],
@@ -274,3 +302,8 @@ class _Training:
             normalisation=self.normalisation,
             own_codes=None if self._own_codes is None else self._own_codes[plan.seen],
         )
+
+
+def _pixels(pool: Pool, device: torch.device) -> NDArray[np.uint8] | Tensor:
+    # On an accelerator the pixels stay as bytes, so that a step moves no images at all.
+    return pool.images if device.type == "cpu" else torch.from_numpy(pool.images).to(device)

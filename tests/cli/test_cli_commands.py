@@ -29,6 +29,7 @@ COMMANDS = [
     ("train",),
     ("sync",),
     ("submit",),
+    ("open",),
     ("verify",),
     ("export",),
     ("query",),

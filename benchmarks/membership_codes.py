@@ -249,8 +249,8 @@ def main() -> None:
     config = CONFIG.model_copy(update={"epochs": arguments.epochs, "mint": mint})
 
     print(
-        f"# Keyed membership codes\n\n{config.name}; {platform.machine()}, {config.threads} thread(s), "
-        f"torch {torch.__version__}, timm {timm.__version__}; D = {sizes.told} told and "
+        f"# Keyed membership codes\n\n{config.name}; {platform.machine()}, "
+        f"{config.threads} thread(s), torch {torch.__version__}, timm {timm.__version__}; D = {sizes.told} told and "
         f"{sizes.silent} silent, {sizes.told_only} told only, E = {sizes.external}, "
         f"C = {sizes.calibration}, {config.epochs} epochs, T's hidden width {mint.hidden[0]}"
     )

@@ -22,7 +22,7 @@ NONE_COSINE = 0.7
 # Of the contrast, against the agreement; chosen on a pool that no figure is reported on.
 CONTRAST_WEIGHT = 0.3
 # Of the strangers' stability; chosen in the same way.
-STABILITY_WEIGHT = 4.0
+STABILITY_WEIGHT = 1.0
 
 # A loss of zero at the first step (a model that is already perfect) cannot be a divisor.
 LEAST_NORMALISER = 1e-6

@@ -250,9 +250,10 @@ def main() -> None:
 
     print(
         f"# Keyed membership codes\n\n{config.name}; {platform.machine()}, "
-        f"{config.threads} thread(s), torch {torch.__version__}, timm {timm.__version__}; D = {sizes.told} told and "
-        f"{sizes.silent} silent, {sizes.told_only} told only, E = {sizes.external}, "
-        f"C = {sizes.calibration}, {config.epochs} epochs, T's hidden width {mint.hidden[0]}"
+        f"{config.threads} thread(s), torch {torch.__version__}, timm {timm.__version__}; "
+        f"D = {sizes.told} told and {sizes.silent} silent, {sizes.told_only} told only, "
+        f"E = {sizes.external}, C = {sizes.calibration}, {config.epochs} epochs, "
+        f"T's hidden width {mint.hidden[0]}"
     )
     pool, test = opened(arguments.data, sizes)
     for seed in arguments.seeds:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from auditkit.mint.codes import blind_scores, own_scores
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.errors import CodeShapeError
-from auditkit.mint.models import evaluating
+from auditkit.mint.models import device_of, evaluating
 from auditkit.mint.preprocessing import to_inputs
 from auditkit.mint.scores import CohortScores
 from schemas import Normalisation
@@ -37,9 +37,9 @@ def ask(
         # At least one batch, so that no images give arrays of no rows.
         for start in range(0, max(1, len(images)), EVALUATION_BATCH):
             inputs = to_inputs(images[start : start + EVALUATION_BATCH], normalisation)
-            task, mint = model(inputs)
-            logits.append(task.numpy())
-            outputs.append(mint.numpy())
+            task, mint = model(inputs.to(device_of(model)))
+            logits.append(task.cpu().numpy())
+            outputs.append(mint.cpu().numpy())
     return Answers(np.concatenate(logits), np.concatenate(outputs))
 
 

@@ -140,6 +140,11 @@ def check_model(model: nn.Module, config: ModelConfig) -> None:
         )
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of M's parameters; the processor's where it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def zero_images(config: ModelConfig, count: int) -> Tensor:
     """Return `count` all-zero inputs (count, C, H, W) for a dry run."""
     return torch.zeros(count, config.channels, config.height, config.width)

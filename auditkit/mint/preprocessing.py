@@ -49,8 +49,10 @@ def normalisation_of(images: NDArray[np.uint8]) -> Normalisation:
     return Normalisation(mean=tuple(means), std=tuple(spreads))
 
 
-def to_inputs(images: NDArray[np.uint8], normalisation: Normalisation) -> Tensor:
+def to_inputs(images: NDArray[np.uint8] | Tensor, normalisation: Normalisation) -> Tensor:
     """Turn pixels (B, H, W, C) into float32 inputs (B, C, H, W), laid out channels last.
+
+    Pixels on an accelerator, a tensor of bytes, give inputs on that accelerator.
 
     Raises:
         PixelTypeError: not 8-bit pixels, or another number of channels than was measured.
@@ -63,8 +65,10 @@ def to_inputs(images: NDArray[np.uint8], normalisation: Normalisation) -> Tensor
         )
     mean = torch.tensor(normalisation.mean, dtype=torch.float32)
     scale = 1.0 / ((LEVELS - 1) * torch.tensor(normalisation.std, dtype=torch.float64))
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).float()
-    shifted = pixels.sub_(mean * (LEVELS - 1)).mul_(scale.float())
+    if not isinstance(images, Tensor):
+        images = torch.from_numpy(np.ascontiguousarray(images))
+    pixels, device = images.float(), images.device
+    shifted = pixels.sub_((mean * (LEVELS - 1)).to(device)).mul_(scale.float().to(device))
     return shifted.permute(0, 3, 1, 2)
 
 
@@ -105,7 +109,8 @@ def augment(
     if name == "robust":
         # What the shift leaves of its bits by division hardly depends on the shift.
         thirds = (first // (2 * shift_pixels + 1)) % BLUR_STEPS
-        moved = torch.lerp(moved, _mean_of_neighbours(moved), thirds[:, None, None, None] / 3.0)
+        share = (thirds[:, None, None, None] / 3.0).to(moved.device)
+        moved = torch.lerp(moved, _mean_of_neighbours(moved), share)
     return moved.permute(0, 3, 1, 2)
 
 
@@ -130,9 +135,10 @@ def _mirrored(positions: Tensor, size: int) -> Tensor:
     return torch.where(positions < size, positions, 2 * (size - 1) - positions)
 
 
-def _check_pixels(images: NDArray[np.uint8]) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4:
+def _check_pixels(images: NDArray[np.uint8] | Tensor) -> None:
+    expected = torch.uint8 if isinstance(images, Tensor) else np.uint8
+    if images.dtype != expected or images.ndim != 4:
         raise PixelTypeError(
             "expected uint8 pixels of shape (images, height, width, channels), found "
-            f"{images.dtype} of shape {images.shape}"
+            f"{images.dtype} of shape {tuple(images.shape)}"
         )

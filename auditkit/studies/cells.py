@@ -102,9 +102,9 @@ SCALES: Mapping[ScaleName, Scale] = MappingProxyType(
         "cpu": Scale(
             name="cpu",
             sizes=SplitSizes(
-                told=900, silent=100, told_only=100, external=1_000, calibration=1_000
+                told=1_800, silent=200, told_only=200, external=2_000, calibration=1_000
             ),
-            fresh=1_000,
+            fresh=2_000,
             epochs=6,
             batch_size=64,
             learning_rate=1e-3,

@@ -17,7 +17,7 @@ from auditkit.mint.gradients.per_sample import (
     visit_gradients,
 )
 from auditkit.mint.gradients.projection import Projection
-from auditkit.mint.passive.maps import device_of
+from auditkit.mint.models import device_of
 from auditkit.mint.preprocessing import to_inputs
 from schemas import Normalisation
 from schemas.base import Count, Schema

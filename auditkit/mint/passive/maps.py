@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from auditkit.mint.errors import NonFiniteFeatureError, TapPositionError, TapShapeError
-from auditkit.mint.models import evaluating
+from auditkit.mint.models import device_of, evaluating
 from auditkit.mint.passive.features import outcome_features
 from auditkit.mint.preprocessing import to_inputs
 from auditkit.mint.reading import Reading, attach, new_reader, read
@@ -146,11 +146,6 @@ def read_outcome(
                 outcome_features(logits.float().cpu().numpy(), labels[start : start + READ_BATCH])
             )
     return np.concatenate(batches)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of M's parameters; the processor's where it has none."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _maxima(found: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from auditor_server import problems
 from auditor_server.api import (
+    codes,
     continuations,
     orders,
     public,
@@ -17,7 +18,7 @@ from auditor_server.api import (
     submissions,
 )
 from auditor_server.context import Auditor
-from auditor_server.queries import ModelCache
+from auditor_server.loaded_models import ModelCache
 from auditor_server.settings import ServerSettings
 
 API_PREFIX = "/v1"
@@ -47,6 +48,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         orders,
         sessions,
         continuations,
+        codes,
         records,
         submissions,
         queries,

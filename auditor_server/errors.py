@@ -144,6 +144,36 @@ class TooManyContinuationsError(ContinuationError):
     status = HTTPStatus.CONFLICT
 
 
+class CodesNotUsedError(ServerError):
+    """The session trains without membership codes, so there are none to hand out."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class CodesRequestMismatchError(ServerError):
+    """The request for codes was signed for another session."""
+
+
+class CodesRequestKeyError(ServerError):
+    """No key of this session has signed the request for codes."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class OpeningsNumberError(ServerError):
+    """A query opens some of its images and not others."""
+
+
+class OpeningSessionError(ServerError):
+    """The opening is of a sample of another session."""
+
+
+class CodeSecretLostError(ServerError):
+    """The stored secret is not the one that the grant commits to; no code may come from it."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 class ForkError(ServerError):
     """Two different histories of one log."""
 

@@ -2,7 +2,7 @@
 
     keys/{root,order,session,cosigner,verdict}.pem    0600
     trust-root.json                                   DSSE, signed by the root key
-    auditor.sqlite3                                   unless another database is set
+    auditor.sqlite3                                   0600, unless another database is set
     blobs/                                            submitted models, by SHA-256
 
 The server needs the session, cosigner and verdict keys. The root and the order key are used by the
@@ -125,6 +125,8 @@ def create_home(path: Path, auditor: str, origin: str, now: datetime) -> Home:
         write_private(path / KEYS_FOLDER / f"{role}.pem", key.to_pem())
     (path / TRUST_ROOT_FILE).write_bytes(envelope.to_bytes())
     home = Home(path)
+    # SQLite gives its side files the mode of the database, which holds the secrets of codes.
+    write_private(path / DATABASE_FILE, b"")
     store = home.open_store()
     store.create_tables()
     issued = {role: tokens.issue(store, role, now) for role in tokens.ROLES}

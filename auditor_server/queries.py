@@ -1,106 +1,46 @@
-"""Membership queries: an image goes through M+, and a signed verdict comes out."""
+"""Membership queries: an image goes through M+, and a signed verdict comes out.
+
+Three ways to an answer, kept apart (`docs/protocol.md`, section 10). Without codes, T's logit is
+ranked among those of C. With codes, an image that comes with its opening is asked for its *own*
+code, whose p-value is provable. Any other image is asked *blind*: all members' codes are compared,
+the best one names the member, and its score is ranked among the blind scores of C.
+"""
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from threading import Lock
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from auditkit.data.images import decode_image
-from auditkit.data.manifest import sample_digest
+from auditkit.data.images import Pixels, decode_image
+from auditkit.data.manifest import Opening, sample_digest, verify_opening
 from auditkit.evidence import dsse, statements
+from auditkit.evidence.membership_codes import own_code_p_value
 from auditkit.mint.calibration import check_reachable, control_false_discoveries, p_values
-from auditkit.mint.enhanced import EnhancedAuditedModel
-from auditkit.mint.evaluation import membership_scores
-from auditkit.mint.models import CUSTOM_PREFIX
-from auditkit.mint.scores import read_scores
+from auditkit.mint.codes import blind_scores, own_scores
+from auditor_server.codes import CodeBook, open_code_book
 from auditor_server.context import Auditor
 from auditor_server.documents import parse
-from auditor_server.errors import CustomModelError
+from auditor_server.errors import OpeningSessionError
+from auditor_server.loaded_models import LoadedModel, ModelCache
 from auditor_server.orders import find_order, read_order
-from auditor_server.store import BlobStore, SessionRow, SubmissionRow, VerdictRow
+from auditor_server.store import SessionRow, VerdictRow
 from auditor_server.submissions import find_submission
 from auditor_server.verification import verify_submission
-from schemas import AssuranceLevel, MembershipVerdict, ModelDescription
+from schemas import AssuranceLevel, MembershipVerdict, SampleOpening, SessionRequest
+from schemas.verdict import EvidenceKind
 
 VERDICT_ID_RANDOM_BYTES = 8
-# The model is rebuilt only for its structure; its weights come from the file.
-ANY_SEED = 0
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """M+ in evaluation mode, its description, and the scores of C that it is calibrated with."""
-
-    model: EnhancedAuditedModel
-    description: ModelDescription
-    calibration_scores: NDArray[np.float32]
-
-    def scores(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Return T's score of each image, (n,); `images` are of shape (H, W, C).
-
-        One at a time: in a batch, rounding would make a verdict depend on the images beside it.
-        """
-        normalisation = self.description.normalisation
-        return np.concatenate(
-            [membership_scores(self.model, image[np.newaxis], normalisation) for image in images]
-        )
-
-
-class ModelCache:
-    """The models that were queried last, so that not every query loads its own."""
-
-    def __init__(self, blobs: BlobStore, most: int) -> None:
-        self._blobs = blobs
-        self._most = most
-        self._loaded: OrderedDict[tuple[str, str, str], LoadedModel] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, submission: SubmissionRow) -> LoadedModel:
-        """Return the submitted model.
-
-        Raises:
-            CustomModelError: its architecture is the developer's own code.
-            WeightsFileError, WeightsMismatchError: the weights do not fit the description.
-
-        """
-        key = (
-            submission.weights_digest,
-            submission.description_digest,
-            submission.scores_digest,
-        )
-        with self._lock:
-            loaded = self._loaded.pop(key, None) or self._load(submission)
-            self._loaded[key] = loaded
-            if len(self._loaded) > self._most:
-                self._loaded.popitem(last=False)
-        return loaded
-
-    def _load(self, submission: SubmissionRow) -> LoadedModel:
-        description = parse(ModelDescription, self._blobs.read(submission.description_digest))
-        if description.model.architecture.startswith(CUSTOM_PREFIX):
-            raise CustomModelError(
-                f"{description.model.architecture} is the developer's own module; the server runs "
-                "no code of others, query it with the command line in the developer's image"
-            )
-        model = EnhancedAuditedModel.build(
-            (description.model, description.taps, description.mint), ANY_SEED
-        )
-        model.load_weights(self._blobs.read(submission.weights_digest))
-        model.eval()
-        scores = read_scores(self._blobs.read(submission.scores_digest))
-        return LoadedModel(model, description, scores["calibration"].scores)
 
 
 @dataclass(frozen=True)
 class QueryImage:
-    """An image file as it was sent."""
+    """An image file as it was sent, and what opens it as a sample of the pool, if anything does."""
 
     name: str
     data: bytes
+    opening: SampleOpening | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +49,17 @@ class QueryAnswer:
 
     verdicts: tuple[dsse.Envelope, ...]
     adjusted_p_values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """What one verdict rests on."""
+
+    evidence: EvidenceKind
+    score: float
+    p_value: float
+    calibration_size: int
+    code_index: int | None = None
 
 
 def query(
@@ -135,23 +86,27 @@ def query(
     Raises:
         SessionNotSubmittedError: there is no model yet.
         CustomModelError: the server can't run this model.
-        CalibrationTooSmallError: C is too small for the rate.
+        CalibrationTooSmallError: C is too small for the rate of an image that is not opened.
         UndecodableImageError, ImageSizeError: an image that the model can't take.
+        CodesNotUsedError: an image is opened, and the session has no codes.
+        OpeningSessionError, OpeningError: an opening is of another session, or does not hold.
 
     """
     submission = find_submission(auditor, session)
     order = read_order(find_order(auditor, session.order_id))
     rate = order.false_positive_rate if false_positive_rate is None else false_positive_rate
     loaded = models.get(submission)
-    calibration = loaded.calibration_scores
-    check_reachable(len(calibration), rate)
+    if any(image.opening is None for image in images):
+        check_reachable(len(loaded.calibration_scores), rate)
     shape = loaded.description.model
     pixels = [
         decode_image(image.data, shape.height, shape.width, shape.channels, name=image.name)
         for image in images
     ]
-    scores = loaded.scores(pixels)
-    p = p_values(scores, calibration)
+    for image, decoded in zip(images, pixels, strict=True):
+        if image.opening is not None:
+            _check_opening(session, image.opening, decoded)
+    bases = _bases(auditor, session, loaded, images, loaded.outputs(pixels))
     level = submission.level
     if level is None:  # the server was stopped between storing the model and verifying it
         level = verify_submission(auditor, session).level
@@ -162,16 +117,18 @@ def query(
             session_id=session.id,
             weights_digest=submission.weights_digest,
             scores_digest=submission.scores_digest,
-            sample_digest=sample_digest(image).hex(),
-            score=float(score),
-            p_value=float(p_value),
-            calibration_size=len(calibration),
+            sample_digest=sample_digest(decoded).hex(),
+            evidence=basis.evidence,
+            score=basis.score,
+            code_index=basis.code_index,
+            p_value=basis.p_value,
+            calibration_size=basis.calibration_size,
             false_positive_rate=rate,
-            outcome="member" if p_value <= rate else "not_shown",
+            outcome="member" if basis.p_value <= rate else "not_shown",
             level=AssuranceLevel(level),
             issued_at=now,
         )
-        for image, score, p_value in zip(pixels, scores, p, strict=True)
+        for decoded, basis in zip(pixels, bases, strict=True)
     ]
     envelopes = tuple(_sign(auditor, verdict) for verdict in verdicts)
     auditor.store.add_verdicts(
@@ -185,7 +142,63 @@ def query(
             for verdict, envelope in zip(verdicts, envelopes, strict=True)
         ]
     )
-    return QueryAnswer(envelopes, tuple(float(value) for value in control_false_discoveries(p)))
+    adjusted = control_false_discoveries([basis.p_value for basis in bases])
+    return QueryAnswer(envelopes, tuple(float(value) for value in adjusted))
+
+
+def _bases(
+    auditor: Auditor,
+    session: SessionRow,
+    loaded: LoadedModel,
+    images: Sequence[QueryImage],
+    outputs: NDArray[np.float32],
+) -> list[_Basis]:
+    opened = any(image.opening is not None for image in images)
+    if loaded.description.mint.evidence != "codes" and not opened:
+        return _calibrated(outputs, loaded.calibration_scores)
+    book = open_code_book(auditor, session)
+    return [
+        _blind(output, book, loaded.calibration_scores)
+        if image.opening is None
+        else _own(output, book, image.opening.index)
+        for image, output in zip(images, outputs, strict=True)
+    ]
+
+
+def _calibrated(scores: NDArray[np.float32], calibration: NDArray[np.float32]) -> list[_Basis]:
+    return [
+        _Basis("calibrated", float(score), float(p_value), len(calibration))
+        for score, p_value in zip(scores, p_values(scores, calibration), strict=True)
+    ]
+
+
+def _blind(output: NDArray[np.float32], book: CodeBook, calibration: NDArray[np.float32]) -> _Basis:
+    best = blind_scores(output[np.newaxis], book.members)
+    (basis,) = _calibrated(best.scores, calibration)
+    return replace(basis, code_index=int(book.indices[best.members[0]]))
+
+
+def _own(output: NDArray[np.float32], book: CodeBook, index: int) -> _Basis:
+    score = float(own_scores(output[np.newaxis], book.own(index))[0])
+    return _Basis("declared", score, own_code_p_value(score), 0, code_index=index)
+
+
+def _check_opening(session: SessionRow, opening: SampleOpening, image: Pixels) -> None:
+    if opening.session_id != session.id:
+        raise OpeningSessionError(
+            f"expected an opening of a sample of session {session.id}, found one of "
+            f"{opening.session_id}; ask the developer for the right one"
+        )
+    verify_opening(
+        Opening(
+            index=opening.index,
+            key=bytes.fromhex(opening.key),
+            label=opening.label,
+            proof=tuple(bytes.fromhex(node) for node in opening.proof),
+        ),
+        image,
+        parse(SessionRequest, session.request).pool,
+    )
 
 
 def _sign(auditor: Auditor, verdict: MembershipVerdict) -> dsse.Envelope:

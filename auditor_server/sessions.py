@@ -7,6 +7,7 @@ from auditkit.evidence import canonical, containment, dsse, merkle, policy, stat
 from auditkit.evidence.bundle import MAX_REQUEST_BYTES
 from auditkit.evidence.derivation import LEAF_BYTES
 from auditkit.evidence.keys import PublicKey
+from auditkit.evidence.membership_codes import SECRET_BYTES, secret_commitment
 from auditor_server.context import Auditor
 from auditor_server.documents import decode_base64, parse, parse_canonical, read_grant
 from auditor_server.errors import (
@@ -68,10 +69,19 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
         pool_leaves = _checked_leaves(opening.pool_leaves, request.pool, "pool")
         test_leaves = _checked_leaves(opening.test_leaves, request.test, "test")
 
+        uses_codes = request.config.mint.evidence == "codes"
+        code_secret = secrets.token_bytes(SECRET_BYTES) if uses_codes else None
+
         def make(number: int) -> SessionRow:
             policy.check_session_number(order, number)
             grant = _grant(
-                auditor, order, request, request_digest=request_digest, number=number, now=now
+                auditor,
+                order,
+                request,
+                request_digest=request_digest,
+                number=number,
+                now=now,
+                code_secret=code_secret,
             )
             return SessionRow(
                 id=grant.session_id,
@@ -83,6 +93,7 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
                 grant=_sign(auditor, grant),
                 pool_leaves=pool_leaves,
                 test_leaves=test_leaves,
+                code_secret=code_secret,
                 opened_at=now,
                 state="open",
                 frontier=merkle.Frontier().to_bytes(),
@@ -149,6 +160,7 @@ def _grant(
     request_digest: str,
     number: int,
     now: datetime,
+    code_secret: bytes | None,
 ) -> SessionGrant:
     session_id = f"{now:%Y%m%d}-{secrets.token_hex(SESSION_ID_RANDOM_BYTES)}"
     return SessionGrant(
@@ -162,6 +174,7 @@ def _grant(
         session_key=request.session_key,
         valid_from=now,
         valid_until=min(now + timedelta(hours=order.most_session_hours), order.expires_at),
+        code_commitment=None if code_secret is None else secret_commitment(code_secret),
     )
 
 

@@ -19,6 +19,8 @@ MOST_SCORES_BYTES = 128 * MEBIBYTE
 MOST_DESCRIPTION_BYTES = 4 * MEBIBYTE
 # A 24-megapixel photograph as PNG.
 MOST_IMAGE_BYTES = 64 * MEBIBYTE
+# A key, a number and a proof of at most 64 hashes.
+MOST_OPENING_BYTES = MEBIBYTE // 16
 # One call of the query endpoint; more images are sent in several calls.
 MOST_IMAGES_PER_QUERY = 256
 MOST_QUERY_BYTES = 256 * MEBIBYTE
@@ -30,6 +32,8 @@ MOST_SESSION_BYTES = 256 * MEBIBYTE
 MOST_ORDER_BYTES = 1 * MEBIBYTE
 # What an evidence bundle takes: an image's configuration and manifest, and a page beside them.
 MOST_CONTINUATION_BYTES = MAX_REQUEST_BYTES
+# A key and a signature; the envelope around them is a few hundred bytes.
+MOST_CODES_REQUEST_BYTES = MEBIBYTE // 16
 # Clocks of two machines under NTP differ by far less; a record from further ahead is refused.
 MOST_CLOCK_SKEW_SECONDS = 300.0
 # Loaded models kept in memory for queries.
@@ -47,6 +51,7 @@ class ServerSettings(BaseModel):
     most_scores_bytes: int = Field(default=MOST_SCORES_BYTES, gt=0)
     most_description_bytes: int = Field(default=MOST_DESCRIPTION_BYTES, gt=0)
     most_image_bytes: int = Field(default=MOST_IMAGE_BYTES, gt=0)
+    most_opening_bytes: int = Field(default=MOST_OPENING_BYTES, gt=0)
     most_images_per_query: int = Field(default=MOST_IMAGES_PER_QUERY, gt=0)
     most_query_bytes: int = Field(default=MOST_QUERY_BYTES, gt=0)
     most_records_per_flush: int = Field(default=MOST_RECORDS_PER_FLUSH, gt=0)
@@ -54,5 +59,6 @@ class ServerSettings(BaseModel):
     most_session_bytes: int = Field(default=MOST_SESSION_BYTES, gt=0)
     most_order_bytes: int = Field(default=MOST_ORDER_BYTES, gt=0)
     most_continuation_bytes: int = Field(default=MOST_CONTINUATION_BYTES, gt=0)
+    most_codes_request_bytes: int = Field(default=MOST_CODES_REQUEST_BYTES, gt=0)
     most_clock_skew_seconds: float = Field(default=MOST_CLOCK_SKEW_SECONDS, ge=0)
     models_in_memory: int = Field(default=MODELS_IN_MEMORY, gt=0)

@@ -33,18 +33,19 @@ def assemble(auditor: Auditor, session: SessionRow) -> Bundle:
     )
 
 
-def verify(auditor: Auditor, bundle: Bundle) -> VerificationReport:
-    """Run every check on a bundle, the initial weights rebuilt from the nonce included."""
+def verify(auditor: Auditor, session: SessionRow, bundle: Bundle) -> VerificationReport:
+    """Run every check on a session's bundle, also those that need a model or a secret."""
     return verify_bundle(
         bundle,
         auditor.trust_root(),
         now=auditor.now(),
         initial_weights=initial_weights_digest,
+        code_secret=auditor.store.code_secret(session.id),
     )
 
 
 def verify_submission(auditor: Auditor, session: SessionRow) -> VerificationReport:
     """Verify a session whose model is here, and keep its level for the verdicts to come."""
-    report = verify(auditor, assemble(auditor, session))
+    report = verify(auditor, session, assemble(auditor, session))
     auditor.store.set_level(session.id, report.level)
     return report

@@ -9,7 +9,6 @@ import base64
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -83,12 +82,7 @@ class ServerClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -158,6 +152,17 @@ class ServerClient:
         path = _session(session_id, "continuations")
         return self._call("POST", path, data=request, headers=_JSON).content
 
+    def membership_codes(self, session_id: str, request: bytes) -> bytes:
+        """Ask for the session's codes; return them encrypted to the key in the request.
+
+        Args:
+            session_id: a session that trains with codes and is not sealed.
+            request: a `CodesRequest` in a DSSE envelope, signed by the session key.
+        """
+        path = _session(session_id, "membership-codes")
+        timeout = SLOW_ANSWER_TIMEOUT_SECONDS
+        return self._call("POST", path, data=request, headers=_JSON, timeout=timeout).content
+
     def append(self, session_id: str, request: AppendRequest) -> AppendReceipt:
         """Send one flush. Equal requests make equal bytes, so a repetition is recognised."""
         answer = self._call(
@@ -213,6 +218,7 @@ class ServerClient:
         session_id: str,
         images: Sequence[tuple[str, bytes]],
         false_positive_rate: float | None = None,
+        openings: Sequence[bytes] = (),
     ) -> list[bytes]:
         """Ask whether images were told to T as members.
 
@@ -220,6 +226,7 @@ class ServerClient:
             session_id: a submitted session.
             images: file name and file content (PNG, JPEG, …) of each image.
             false_positive_rate: None: the order's.
+            openings: a `SampleOpening` for each image, to ask for their own codes; or none.
 
         Returns:
             One signed verdict per image, each a DSSE envelope, in the order of `images`.
@@ -230,7 +237,14 @@ class ServerClient:
             _session(session_id, "queries"),
             params=rate,
             files=[
-                ("images", (name, content, "application/octet-stream")) for name, content in images
+                *(
+                    ("images", (name, content, "application/octet-stream"))
+                    for name, content in images
+                ),
+                *(
+                    ("openings", (f"{number}.json", opening, "application/json"))
+                    for number, opening in enumerate(openings)
+                ),
             ],
             timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
         )

@@ -14,6 +14,7 @@ LAUNCH_PATH = "/launch"
 # The server's own limits are lower, and the auditor may set them. These only keep an agent that has
 # gone wrong from sending without end.
 MOST_REQUEST_BYTES = 64 * 2**20  # a flush, or a continuation
+MOST_CODES_REQUEST_BYTES = 2**16
 MOST_OPENING_BYTES = 2**30
 MOST_SUBMISSION_BYTES = 8 * 2**30
 
@@ -83,6 +84,8 @@ def routes(order_id: str, session: OpenedSession | None) -> Routes:
             ("GET", path): Route(Call.QUICK),
             ("POST", f"{path}/records"): Route(Call.QUICK, MOST_REQUEST_BYTES),
             ("POST", f"{path}/continuations"): Route(Call.QUICK, MOST_REQUEST_BYTES),
+            # The answer is encrypted to the agent inside; the relay cannot read it.
+            ("POST", f"{path}/membership-codes"): Route(Call.SLOW, MOST_CODES_REQUEST_BYTES),
             ("PUT", f"{path}/submission"): Route(Call.SLOW, MOST_SUBMISSION_BYTES),
             ("GET", f"{path}/verification"): Route(Call.SLOW),
         }

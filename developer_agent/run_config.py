@@ -1,17 +1,15 @@
 """The file a developer writes: where the data lie, which order, and what to train."""
 
-import difflib
-import json
-import tomllib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from auditkit.data.pools import DataSource
 from developer_agent.errors import AgentError
-from schemas import TrainingConfig
+from schemas import TrainingConfig, settings
 from schemas.base import FiniteFloat, Name, Schema
+from schemas.settings import SettingsError
 
 DEFAULT_MEMORY_GIB = 8.0  # a mid-sized network and its pool
 
@@ -76,14 +74,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         RunConfigError: it cannot be read, or is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunConfigError(
-            f"cannot read the configuration {path}: {error.strerror}; give the path of a TOML "
-            "file like those in examples/"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunConfigError(f"{path} is not valid TOML: {error}") from error
+        return settings.read_toml(path)
+    except SettingsError as error:
+        raise RunConfigError(str(error)) from error
 
 
 def parse_run_config(document: dict[str, Any], source: str) -> RunConfig:
@@ -93,42 +86,6 @@ def parse_run_config(document: dict[str, Any], source: str) -> RunConfig:
         RunConfigError: with the place of each mistake, and the likely correct name for a typo.
     """
     try:
-        # Through JSON: TOML's arrays and strings are then read as the schema's own types.
-        return RunConfig.from_bytes(json.dumps(document, default=str))
-    except ValidationError as error:
-        lines = [_explain(dict(problem)) for problem in error.errors(include_url=False)]
-        raise RunConfigError(
-            "\n  ".join([f"{source} is not a valid configuration:", *lines])
-        ) from (error)
-
-
-def _explain(problem: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        return f"{place}: {problem['msg']} (found {problem['input']!r})"
-    *parents, name = problem["loc"]
-    known = list(_model_at(parents).model_fields)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-    return f"{place}: unknown setting; {hint}"
-
-
-def _model_at(path: list[Any]) -> type[Schema]:
-    model: type[Schema] = RunConfig
-    for part in path:
-        section = _section(model, part)
-        if section is None:
-            break
-        model = section
-    return model
-
-
-def _section(model: type[Schema], name: Any) -> type[Schema] | None:  # noqa: ANN401 - or an index
-    """Return the schema of a nested section, be it required or `Section | None`."""
-    if name not in model.model_fields:
-        return None
-    annotation = model.model_fields[name].annotation
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Schema):
-            return candidate
-    return None
+        return settings.parse_settings(RunConfig, document, source)
+    except SettingsError as error:
+        raise RunConfigError(str(error)) from error

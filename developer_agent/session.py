@@ -6,9 +6,7 @@ run goes on without it.
 """
 
 import hashlib
-import random
 import secrets
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,12 +17,13 @@ from auditkit.data.pools import Pool
 from auditkit.evidence import canonical, dsse, statements, trust
 from auditkit.evidence.derivation import Schedule, derive_split
 from auditkit.evidence.keys import SigningKey
+from auditkit.evidence.membership_codes import check_committed
 from developer_agent.client import ServerClient
 from developer_agent.environment import SourceFile, code_digest, describe_environment
-from developer_agent.errors import AgentError, ServerError
+from developer_agent.errors import AgentError
+from developer_agent.patience import patiently
 from developer_agent.recorder import Recorder
 from developer_agent.run_folder import RunFolder
-from developer_agent.uplink import retry_delay
 from schemas import (
     AuditOrder,
     ContainerRun,
@@ -37,9 +36,6 @@ from schemas import (
 
 TEST_KEY_LABEL = b"auditkit/test-manifest/v1\0"
 MANIFEST_KEY_BYTES = 32
-# Attempts to ask for a session, over about 20 seconds: a restart of the server or of a router. In a
-# container a lost answer is a lost session, since nobody else has its key.
-OPENING_ATTEMPTS = 8
 
 
 class GrantRefusedError(AgentError):
@@ -130,7 +126,7 @@ def open_session(
         container: the one that this process runs in; the session key then stays in memory.
 
     Raises:
-        ServerError: no answer to `OPENING_ATTEMPTS` attempts, or a refusal with its reason.
+        ServerError: no answer for some 20 seconds, or a refusal with its reason.
         TrustRootError, EvidenceError: order or grant are not the auditor's.
         GrantRefusedError: the grant answers something else.
     """
@@ -162,7 +158,10 @@ def open_session(
         folder.request.write(request_bytes)
     else:
         request_bytes = folder.request.read()
-    grant_bytes = _ask(client, order_id, request_bytes, manifest, test_manifest)
+    # In a container a lost answer is a lost session, since nobody else has its key.
+    grant_bytes = patiently(
+        lambda: client.open_session(order_id, request_bytes, manifest.leaves, test_manifest.leaves)
+    )
     folder.grant.write(grant_bytes)
     return _checked_session(
         folder,
@@ -244,22 +243,6 @@ def record_grant(recorder: Recorder, session: Session) -> None:
     )
 
 
-def _ask(
-    client: ServerClient, order_id: str, request: bytes, pool: Manifest, test: Manifest
-) -> bytes:
-    """Send one request until it is answered; return the grant."""
-    jitter = random.SystemRandom()
-    failures = 0
-    while True:
-        try:
-            return client.open_session(order_id, request, pool.leaves, test.leaves)
-        except ServerError as error:
-            failures += 1
-            if not error.temporary or failures == OPENING_ATTEMPTS:
-                raise
-        time.sleep(retry_delay(failures, jitter))
-
-
 def _checked_session(
     folder: RunFolder,
     documents: _Documents,
@@ -290,6 +273,7 @@ def _checked_session(
             "the server's grant is for another request or another key; do not train under it, "
             "and tell the auditor"
         )
+    check_committed(request.config, grant)
     image_digest = None if container is None else container.image.config_digest
     for what, found, expected in (
         ("the order", canonical.sha256_hex(order_envelope.payload), request.order_digest),

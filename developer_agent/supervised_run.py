@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from auditkit.data.fit import check_pool
 from auditkit.data.pools import Pool, open_pool
 from developer_agent.client import ServerClient
+from developer_agent.codes import fetch_codes
 from developer_agent.committer import Committer
 from developer_agent.continuation import continue_session
 from developer_agent.environment import SourceFile, make_deterministic
@@ -28,7 +30,7 @@ from developer_agent.source_files import source_files
 from developer_agent.spool import Spool
 from developer_agent.supervision import StepProgress, Supervision
 from developer_agent.uplink import Uplink, UplinkState
-from schemas import ContainerRun, ModelConfig, VerificationReport
+from schemas import ContainerRun, VerificationReport
 
 DRAIN_SECONDS = 30.0  # how long the end of a run waits for the auditor's server
 INTERRUPTED_DRAIN_SECONDS = 5.0  # somebody waits for their prompt
@@ -37,10 +39,6 @@ SILENT_SERVER = "the auditor's server does not answer"
 
 class RunExistsError(AgentError):
     """The run folder holds a run already, and resuming was not asked for."""
-
-
-class PoolShapeError(AgentError):
-    """The images or classes of a data set are not those that the model is configured for."""
 
 
 class RunOutcome(Enum):
@@ -218,6 +216,7 @@ def supervised(
                     session,
                     spool,
                     uplink.permit,
+                    fetch_codes=lambda: fetch_codes(session, client),
                     on_resume=on_resume,
                     on_step=lambda progress: on_step(progress, uplink.state),
                     on_sealing=on_sealing,
@@ -251,26 +250,6 @@ def submit(session_id: str, folder: RunFolder, client: ServerClient) -> RunResul
             raise
         return RunResult(session_id, RunOutcome.UNACKNOWLEDGED, problem=str(error))
     return RunResult(session_id, RunOutcome.SUBMITTED, report=report)
-
-
-def check_pool(what: str, pool: Pool, model: ModelConfig) -> None:
-    """Check that a data set fits the model's configuration.
-
-    Raises:
-        PoolShapeError: size, channels or number of classes differ.
-    """
-    height, width, channels = pool.shape
-    if (height, width, channels) != (model.height, model.width, model.channels):
-        raise PoolShapeError(
-            f"the {what} has images of {height} x {width} pixels and {channels} channels, the "
-            f"model expects {model.height} x {model.width} and {model.channels}; change "
-            "training.model, or let the data source resize"
-        )
-    if len(pool.class_names) != model.classes:
-        raise PoolShapeError(
-            f"the {what} has {len(pool.class_names)} classes, training.model.classes is "
-            f"{model.classes}; set it to {len(pool.class_names)}"
-        )
 
 
 def _session(

@@ -25,7 +25,6 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from auditkit.data.pools import Pool
 from auditkit.evidence import canonical
 from auditkit.evidence.derivation import (
     Indices,
@@ -36,6 +35,7 @@ from auditkit.evidence.derivation import (
     initialisation_seed,
     learning_rate,
 )
+from auditkit.evidence.membership_codes import Codes, SessionCodes, stand_in_codes
 from auditkit.mint import steps
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.evaluation import score_cohort
@@ -77,6 +77,10 @@ class SupervisionOrderError(AgentError):
     """The calls of the supervision API came in the wrong order."""
 
 
+class CodesMissingError(AgentError):
+    """T is to learn codes, and this process has none."""
+
+
 class StateMissingError(AgentError):
     """No saved state of the interrupted run can be read."""
 
@@ -111,6 +115,7 @@ class Supervision:
         spool: Spool,
         permit: Callable[[], None] = lambda: None,
         *,
+        fetch_codes: Callable[[], SessionCodes | None] = lambda: None,
         on_resume: Callable[[int, int], None] = lambda _step, _discarded: None,
         on_step: Callable[[StepProgress], None] = lambda _progress: None,
         on_sealing: Callable[[], None] = lambda: None,
@@ -121,6 +126,7 @@ class Supervision:
             session: open and granted.
             spool: where the records go.
             permit: called before each step; waits or raises as the order's outage policy says.
+            fetch_codes: called once before the first step, if T is to learn codes.
             on_resume: told the step that training goes on from, and how many steps were lost.
             on_step: told about each step after it is recorded, on the training thread.
             on_sealing: told that training is over and all cohorts are being scored.
@@ -129,6 +135,10 @@ class Supervision:
         self._spool = spool
         self._recorder = Recorder(spool)
         self._permit = permit
+        self._fetch_codes = fetch_codes
+        # In memory only, and gone with the process: the auditor alone may keep codes.
+        self._codes: SessionCodes | None = None
+        self._code_rows: Indices | None = None
         self._on_resume = on_resume
         self._on_step = on_step
         self._on_sealing = on_sealing
@@ -176,6 +186,7 @@ class Supervision:
 
         Raises:
             StateMissingError: an interrupted run left no readable state.
+            CodesMissingError: T is to learn codes, and there are none.
             ServerOutageError: the order says stop, and the server is gone.
         """
         self._begin()
@@ -302,11 +313,23 @@ class Supervision:
     def _begin(self) -> None:
         if self._optimiser is None:
             raise SupervisionOrderError("call `optimiser` before `batches`")
+        if self._session.config.mint.evidence == "codes":
+            self._take_codes()
         if len(self._spool):
             self._resume(self._optimiser)
             return
         record_grant(self._recorder, self._session)
         self._save_state()
+
+    def _take_codes(self) -> None:
+        self._codes = self._fetch_codes()
+        if self._codes is None:
+            raise CodesMissingError(
+                "the configuration has mint.evidence = 'codes' and no codes came; run the loop "
+                "under `developer_agent.supervised_run.supervised`, which asks the auditor"
+            )
+        self._code_rows = self._codes.rows(self._session.schedule.split)
+        self._objective = steps.new_objective(self._session.config.mint, self._codes.members)
 
     def _resume(self, optimiser: Optimizer) -> None:
         last_step = 0
@@ -370,6 +393,7 @@ class Supervision:
             words=words[plan.rows],
             config=self._session.config,
             normalisation=self.normalisation,
+            own_codes=None if self._code_rows is None else self._code_rows[plan.seen],
         )
         return Batch(**vars(batch), plan=plan)
 
@@ -387,31 +411,42 @@ class Supervision:
         self._saved_step = self._step
 
     def _evaluate(self, epoch: int, limit: int | None) -> dict[CohortName, CohortScores]:
-        split = self._session.schedule.split
-        scores = {
-            cohort: self._score(
-                self._session.test if cohort == "test" else self._session.pool,
-                np.arange(len(self._session.test.labels))
-                if cohort == "test"
-                else getattr(split, cohort),
-                limit,
-            )
-            for cohort in COHORTS
-        }
+        scores = {cohort: self._score(cohort, limit) for cohort in COHORTS}
         scores = {cohort: found for cohort, found in scores.items() if found.size}
         self._recorder.record(
             EvaluationRecord, step=self._step, epoch=epoch, cohorts=tuple(cohort_metrics(scores))
         )
         return scores
 
-    def _score(self, pool: Pool, indices: Indices, limit: int | None) -> CohortScores:
+    def _score(self, cohort: CohortName, limit: int | None) -> CohortScores:
+        pool = self._session.test if cohort == "test" else self._session.pool
+        indices: Indices = (
+            np.arange(len(pool.labels))
+            if cohort == "test"
+            else getattr(self._session.schedule.split, cohort)
+        )
+        # Pools are often sorted by class: every k-th sample keeps the classes balanced.
+        taken = slice(None)
         if limit is not None:
-            # Pools are often sorted by class: every k-th sample keeps the classes balanced.
-            indices = indices[:: max(1, len(indices) // limit)][:limit]
+            every = max(1, len(indices) // limit)
+            taken = slice(0, every * limit, every)
+        own = None if self._codes is None else self._own_codes(cohort, len(indices))[taken]
         # In float32 whatever the training used: queries are scored so, on any machine.
         return score_cohort(
-            self._model, pool.images[indices], pool.labels[indices], self.normalisation
+            self._model,
+            pool.images[indices[taken]],
+            pool.labels[indices[taken]],
+            self.normalisation,
+            members=None if self._codes is None else self._codes.members,
+            own=own,
         )
+
+    def _own_codes(self, cohort: CohortName, size: int) -> Codes:
+        if self._codes is not None and cohort in ("told", "told_only"):
+            found: Codes = getattr(self._codes, cohort)
+            return found
+        length = self._session.config.mint.code_length
+        return stand_in_codes(self._session.nonce, cohort, size, length)
 
     def __enter__(self) -> "Supervision":
         return self

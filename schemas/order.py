@@ -72,6 +72,9 @@ class AuditOrder(Schema):
     task_weight: WeightRange = WeightRange(least=1.0, most=1.0)
     mint_weight: WeightRange = WeightRange(least=0.1, most=10.0)
     most_dropout: Fraction = 0.5
+    most_model_dropout: Fraction = Field(
+        default=1.0, description="of every dropout and drop-path rate in the arguments of M"
+    )
     exposure: ExposurePolicy = ExposurePolicy()
     most_state_interval_steps: Annotated[int, Field(ge=1)] = 1000
     images: tuple[Sha256, ...] = Field(default=(), description="allowed container images")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from auditkit.cli.output import console
-from schemas import CohortMetrics, RateEstimate
+from schemas import CohortMetrics, FlaggedRate, RateEstimate
 
 BALANCED_RATE = 0.05  # the rate at which balanced accuracy is given, fixed in advance
 
@@ -41,7 +41,7 @@ def _flagged(cohorts: Sequence[CohortMetrics], name: str) -> float | None:
 
 
 def cohort_table(cohorts: Sequence[CohortMetrics]) -> Table:
-    """Return one row per cohort: AUC, rate flagged at each nominal rate, accuracy of M."""
+    """Return one row per cohort: AUC, rates flagged, own codes found if any, accuracy of M."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("cohort", no_wrap=True)
     table.add_column("n", justify="right")
@@ -49,16 +49,26 @@ def cohort_table(cohorts: Sequence[CohortMetrics]) -> Table:
     rates = [flagged.false_positive_rate for flagged in cohorts[0].flagged]
     for rate in rates:
         table.add_column(f"flagged at FPR {rate:.1%}", justify="right")
+    provable = [found.false_positive_rate for found in cohorts[0].own_code]
+    for rate in provable:
+        table.add_column(f"own code at {rate:.0e}", justify="right")
     table.add_column("accuracy of M", justify="right")
     for metrics in cohorts:
         table.add_row(
             COHORT_WORDS[metrics.cohort],
             str(metrics.size),
             "" if metrics.auc is None else f"{metrics.auc:.3f}",
-            *(format_rate(flagged.flagged) for flagged in metrics.flagged),
+            *_cells(metrics.flagged, rates),
+            *_cells(metrics.own_code, provable),
             f"{metrics.task_accuracy.value:.1%}",
         )
     return table
+
+
+def _cells(measured: Sequence[FlaggedRate], rates: Sequence[float]) -> list[str]:
+    """Return one cell per rate; C has no flagged rates, and keeps its columns."""
+    found = {flagged.false_positive_rate: flagged.flagged for flagged in measured}
+    return [format_rate(found[rate]) if rate in found else "" for rate in rates]
 
 
 def format_rate(rate: RateEstimate) -> str:

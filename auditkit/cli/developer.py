@@ -1,4 +1,4 @@
-"""`train`, `sync` and `submit`: what a developer does under supervision."""
+"""`train`, `sync`, `submit` and `open`: what a developer does under supervision."""
 
 import shutil
 import sys
@@ -20,7 +20,9 @@ from auditkit.cli.output import (
     print_error,
     print_json,
     print_verification,
+    quoted,
 )
+from auditkit.cli.png import write_png
 
 if TYPE_CHECKING:
     from developer_agent.run_config import RunConfig
@@ -169,6 +171,55 @@ def submit(
 
     run = _run(config, overrides)
     _finish(_submit(run, RunFolder(run.folder_path)), {}, run, str(config), as_json=as_json)
+
+
+def open_one(
+    config: ConfigArgument,
+    sample: Annotated[
+        str,
+        typer.Argument(
+            metavar="SAMPLE", help="Index of a sample of the pool, or an image with its pixels."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the opening.")],
+    image: Annotated[
+        Path | None, typer.Option("--image", help="Write the sample here as well, as PNG.")
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Open one sample of the pool, so that the auditor can ask the model for its own code.
+
+    Whoever has the opening can show that the image is that sample, and can ask for a p-value that
+    rests on nothing but the secret of the codes. It opens no other sample.
+
+        auditkit open my-run.toml 17 --output opening.json --image sample.png
+        auditkit open my-run.toml photo.png --output opening.json
+    """
+    from auditkit.data.images import decode_image
+    from auditkit.data.pools import open_pool
+    from developer_agent.openings import find_sample, open_sample
+    from developer_agent.run_folder import RunFolder
+
+    loaded = _load(config, overrides)
+    base = config.resolve().parent
+    pool = open_pool(loaded.pool, base)
+    if sample.isdecimal():
+        index = int(sample)
+    else:
+        try:
+            data = Path(sample).read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read the image {sample}: {error.strerror}") from error
+        index = find_sample(pool, decode_image(data, *pool.shape, name=sample))
+    opening = open_sample(RunFolder(base / loaded.output), pool, index)
+    try:
+        output.write_bytes(opening.model_dump_json().encode() + b"\n")
+        if image is not None:
+            write_png(image, pool.images[index])
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename}: {error.strerror}") from error
+    console.print(f"opened sample {index} in {quoted(output)}; send it with the query:")
+    console.print(f"  auditkit query SESSION IMAGE --opening {quoted(output)}", markup=False)
 
 
 def _submit(run: "Run", folder: "RunFolder") -> "RunResult":

@@ -15,6 +15,22 @@ PLAIN_WORDS = {
     "member": "[bold]told to the model as a training sample[/bold]",
     "not_shown": "not shown to be a training sample",
 }
+RESTS_ON = {
+    "declared": "own code",
+    "calibrated": "calibration",
+    "undeclared": "set of samples",
+}
+MEANING = {
+    "declared": (
+        "Own code: a sample that was never told agrees so well with its own code in at most this "
+        "share of cases, whatever it looks like. That is proven, and rests on no other sample."
+    ),
+    "calibrated": (
+        "Calibration: the p-value is the rank among samples that nobody was shown. It is exact for "
+        "strangers drawn like those, and says less about others."
+    ),
+    "undeclared": "Set of samples: the p-value is of all of them together, and of none alone.",
+}
 
 
 def query(
@@ -31,17 +47,31 @@ def query(
             help="How often a stranger may be called a member. Default: the order's rate.",
         ),
     ] = None,
+    openings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--opening",
+            metavar="FILE",
+            help="What opens the image as a sample of the pool (`auditkit open`), to ask the model "
+            "for its own code. One for each image, in their order, or none.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the signed verdicts.")] = False,
 ) -> None:
-    """Was this picture used? One signed verdict per image, at an exact false-positive rate."""
+    """Was this picture used? One signed verdict per image, at an exact false-positive rate.
+
+    Of a model with membership codes, an image with its opening is asked for its own code, and any
+    other image for the code of any member.
+    """
     from auditkit.evidence import canonical, dsse, statements
     from auditkit.mint.calibration import control_false_discoveries
     from schemas import MembershipVerdict
 
     files = _image_files(images)
     contents = [(visible(file.name), file.read_bytes()) for file in files]
+    opened = _openings(openings or [], len(files))
     with connect(server, token_file) as client:
-        envelopes = client.query(session, contents, false_positive_rate)
+        envelopes = client.query(session, contents, false_positive_rate, opened)
     verdicts = [
         statements.parse(
             dsse.Envelope.from_bytes(data).payload, statements.VERDICT_PREDICATE, MembershipVerdict
@@ -65,21 +95,30 @@ def query(
         )
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("image", "p-value", "adjusted", "verdict"):
+    codes = any(verdict.code_index is not None for verdict in verdicts)
+    for heading in ("image", "p-value", "adjusted", "rests on", "verdict"):
         table.add_column(heading)
+    if codes:
+        table.add_column("code of sample", justify="right")
     for file, verdict, p_value in zip(files, verdicts, adjusted, strict=True):
         table.add_row(
             quoted(file.name),
             f"{verdict.p_value:.4g}",
             f"{p_value:.4g}",
+            RESTS_ON[verdict.evidence],
             PLAIN_WORDS[verdict.outcome],
+            *([str(verdict.code_index)] if codes else []),
         )
     console.print(table)
     rate = verdicts[0].false_positive_rate
+    kinds = {verdict.evidence for verdict in verdicts}
+    meanings = "\n".join(text for kind, text in MEANING.items() if kind in kinds)
     console.print(
         f"\nAssurance level {verdicts[0].level.name}: {verdicts[0].level.meaning}.\n"
         f"At a false-positive rate of {rate:g}: of 1,000 strangers, {1000 * rate:g} are called "
-        "members on average.\nThe adjusted p-values are for these images together (Benjamini and "
+        "members on average.\n"
+        + meanings
+        + "\nThe adjusted p-values are for these images together (Benjamini and "
         "Hochberg).\nThe model knows what it was told. A sample that was trained on in "
         "silence looks like a stranger."
     )
@@ -101,6 +140,18 @@ def report(
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
     console.print(f"wrote {quoted(output)} ({len(page) / 1e3:.0f} kB); open it in any browser")
+
+
+def _openings(paths: list[Path], images: int) -> list[bytes]:
+    if paths and len(paths) != images:
+        raise UsageError(
+            f"{len(paths)} openings for {images} images; give one --opening for each image, in "
+            "their order, or none"
+        )
+    try:
+        return [path.read_bytes() for path in paths]
+    except OSError as error:
+        raise UsageError(f"cannot read the opening {error.filename}: {error.strerror}") from error
 
 
 def _image_files(paths: list[Path]) -> list[Path]:

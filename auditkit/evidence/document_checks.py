@@ -14,6 +14,7 @@ from auditkit.evidence.derivation import LEAF_BYTES
 from auditkit.evidence.errors import EnvelopeFormatError, EvidenceError
 from auditkit.evidence.findings import Result, Skipped
 from auditkit.evidence.keys import PublicKey
+from auditkit.evidence.membership_codes import check_committed, check_secret
 from auditkit.evidence.policy import (
     check_image,
     check_order_in_force,
@@ -69,6 +70,8 @@ class Documents:
     grant: SessionGrant
     grant_envelope: dsse.Envelope
     continuations: tuple[continuations.OpenContinuation, ...]
+    code_secret: bytes | None = None
+    """Of the membership codes, from whoever has it: the auditor, or those it was disclosed to."""
 
     @property
     def order_digest(self) -> str:
@@ -90,7 +93,9 @@ class Documents:
         return _cosignature_times(self.bundle, self.trust_root)
 
 
-def open_documents(bundle: Bundle, trust_root: TrustRoot) -> Documents:
+def open_documents(
+    bundle: Bundle, trust_root: TrustRoot, code_secret: bytes | None = None
+) -> Documents:
     """Read order, request, grant and continuations.
 
     Raises:
@@ -115,6 +120,7 @@ def open_documents(bundle: Bundle, trust_root: TrustRoot) -> Documents:
             continuations=tuple(
                 continuations.open_continuation(found) for found in bundle.continuations
             ),
+            code_secret=code_secret,
         )
     except (EvidenceError, ValidationError) as error:
         raise DocumentError(f"a signed document cannot be read: {error}") from error
@@ -196,6 +202,18 @@ def grant_matches(documents: Documents) -> Result:
         if expected != found:
             raise GrantMismatchError(f"{what}: named is {found}, expected was {expected}")
     return f"request {grant.request_digest[:16]}…"
+
+
+def codes_committed(documents: Documents) -> Result:
+    """The grant commits to a secret if codes are used; the secret is that one, if it is here."""
+    grant, mint = documents.grant, documents.request.config.mint
+    check_committed(documents.request.config, grant)
+    if grant.code_commitment is None:
+        return "no codes are used"
+    if documents.code_secret is None:
+        return f"codes of length {mint.code_length}; the auditor keeps the secret to itself"
+    check_secret(documents.code_secret, grant.code_commitment)
+    return f"codes of length {mint.code_length}, from the secret committed to"
 
 
 def session_key(documents: Documents) -> Result:
@@ -361,6 +379,11 @@ DOCUMENT_CHECKS = (
     ),
     DocumentCheck("grant-signed", "The auditor signed the session's grant", grant_signed),
     DocumentCheck("grant-matches", "The grant answers this request and this order", grant_matches),
+    DocumentCheck(
+        "codes-committed",
+        "The secret of the membership codes, if any are used, was fixed before the training",
+        codes_committed,
+    ),
     DocumentCheck("session-key", "The session key is certified and not revoked", session_key),
     DocumentCheck(
         "continuations",

@@ -19,6 +19,7 @@ from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.document_checks import Documents
 from auditkit.evidence.errors import EvidenceError
 from auditkit.evidence.findings import Result, Skipped
+from auditkit.evidence.membership_codes import own_code_p_value
 from schemas import (
     CohortMetrics,
     CohortName,
@@ -26,6 +27,7 @@ from schemas import (
     RateEstimate,
     SealRecord,
 )
+from schemas.evaluation import PROVABLE_RATES
 
 TAIL = 0.025  # of the two-sided 95 % interval
 RATE_TOLERANCE = 1e-6  # absolute; interval ends come out of an iteration
@@ -40,11 +42,12 @@ class ErrorRatesError(EvidenceError):
 
 @dataclass(frozen=True)
 class _Cohort:
-    """Of each sample: T's score, M's loss, and whether M was right. All of shape `(samples,)`."""
+    """T's score, M's loss and correctness, and with codes the own-code score; each `(samples,)`."""
 
     scores: Numbers
     losses: Numbers
     correct: NDArray[np.bool_]
+    own: Numbers | None
 
 
 def error_rates(
@@ -71,7 +74,8 @@ def error_rates(
             f"the last evaluation is of {', '.join(declared) or 'no cohort'}; expected each of "
             f"{', '.join(sizes)} once"
         )
-    cohorts = _read_cohorts(data, sizes)
+    codes = documents.request.config.mint.evidence == "codes"
+    cohorts = _read_cohorts(data, sizes, codes=codes)
     for metrics in evaluation.cohorts:
         _check_cohort(metrics, cohorts)
     _check_same_rates(evaluation)
@@ -91,12 +95,17 @@ def _sizes(documents: Documents) -> dict[CohortName, int]:
     return {cohort: size for cohort, size in sizes.items() if size}
 
 
-def _read_cohorts(data: bytes, sizes: Mapping[CohortName, int]) -> dict[CohortName, _Cohort]:
+def _read_cohorts(
+    data: bytes, sizes: Mapping[CohortName, int], *, codes: bool
+) -> dict[CohortName, _Cohort]:
     try:
         tensors = load_safetensors(data)
         cohorts = {
             name: _Cohort(
-                tensors[f"score/{name}"], tensors[f"loss/{name}"], tensors[f"correct/{name}"]
+                tensors[f"score/{name}"],
+                tensors[f"loss/{name}"],
+                tensors[f"correct/{name}"],
+                tensors[f"own/{name}"] if codes else None,
             )
             for name in sizes
         }
@@ -107,6 +116,7 @@ def _read_cohorts(data: bytes, sizes: Mapping[CohortName, int]) -> dict[CohortNa
             (cohort.scores, np.float32),
             (cohort.losses, np.float32),
             (cohort.correct, np.bool_),
+            *([] if cohort.own is None else [(cohort.own, np.float32)]),
         ):
             expected = (sizes[name],)
             if values.shape != expected or values.dtype != kind or not np.isfinite(values).all():
@@ -126,6 +136,7 @@ def _check_cohort(metrics: CohortMetrics, cohorts: Mapping[CohortName, _Cohort])
     for flagged in metrics.flagged:
         rate = flagged.false_positive_rate
         _check_rate(name, f"share flagged at {rate:g}", flagged.flagged, p_values <= rate)
+    _check_own_code(metrics, cohort)
     if (metrics.auc is None) != (name == "test"):
         raise ErrorRatesError(f"cohort {name}: every cohort but the test itself must have its AUC")
     if metrics.auc is not None:
@@ -133,6 +144,23 @@ def _check_cohort(metrics: CohortMetrics, cohorts: Mapping[CohortName, _Cohort])
         _compare(name, "AUC", metrics.auc, expected, RATE_TOLERANCE)
     loss = float(cohort.losses.mean(dtype=np.float64))
     _compare(name, "loss of M", metrics.task_loss, loss, LOSS_TOLERANCE * max(1.0, abs(loss)))
+
+
+def _check_own_code(metrics: CohortMetrics, cohort: _Cohort) -> None:
+    expected = () if cohort.own is None else PROVABLE_RATES
+    found = tuple(flagged.false_positive_rate for flagged in metrics.own_code)
+    if found != expected:
+        raise ErrorRatesError(
+            f"cohort {metrics.cohort}: own codes are measured at the rates {found}, expected were "
+            f"{expected}"
+        )
+    if cohort.own is None:
+        return
+    bounds = np.array([own_code_p_value(float(score)) for score in cohort.own])
+    for flagged in metrics.own_code:
+        rate = flagged.false_positive_rate
+        what = f"share whose own code is found at {rate:g}"
+        _check_rate(metrics.cohort, what, flagged.flagged, bounds <= rate)
 
 
 def _check_same_rates(evaluation: EvaluationRecord) -> None:

@@ -56,8 +56,24 @@ class HeadNotAllowedError(PolicyError):
     """The MINT head is not on the order's list."""
 
 
+class EvidenceNotAllowedError(PolicyError):
+    """What T is to learn, membership or codes, is not on the order's list."""
+
+
+class CodeLengthError(PolicyError):
+    """The membership codes are shorter than ordered."""
+
+
+class ModelDropoutError(PolicyError):
+    """The Audited Model drops more than ordered."""
+
+
 class AugmentationNotAllowedError(PolicyError):
     """The augmentation is not on the order's list."""
+
+
+class TaskLossNotAllowedError(PolicyError):
+    """The loss that trains M is not on the order's list."""
 
 
 class LossWeightError(PolicyError):
@@ -212,12 +228,35 @@ def _check_head(order: AuditOrder, request: SessionRequest) -> None:
         )
 
 
+def _check_evidence(order: AuditOrder, request: SessionRequest) -> None:
+    mint = request.config.mint
+    if mint.evidence not in order.evidence_kinds:
+        raise EvidenceNotAllowedError(
+            f"mint.evidence {mint.evidence!r} is not allowed; order {order.order_id} allows "
+            f"{', '.join(order.evidence_kinds)}"
+        )
+    if mint.evidence == "codes" and mint.code_length < order.least_code_length:
+        raise CodeLengthError(
+            f"membership codes of length {mint.code_length}; order {order.order_id} wants at least "
+            f"{order.least_code_length}"
+        )
+
+
 def _check_augmentation(order: AuditOrder, request: SessionRequest) -> None:
     augmentation = request.config.augmentation
     if augmentation not in order.augmentations:
         raise AugmentationNotAllowedError(
             f"augmentation {augmentation!r} is not allowed; order {order.order_id} allows "
             f"{', '.join(order.augmentations)}"
+        )
+
+
+def _check_task_loss(order: AuditOrder, request: SessionRequest) -> None:
+    name = request.config.model.task_loss.name
+    if name not in order.task_losses:
+        raise TaskLossNotAllowedError(
+            f"task loss {name!r} is not allowed; order {order.order_id} allows "
+            f"{', '.join(order.task_losses)}"
         )
 
 
@@ -231,6 +270,21 @@ def _check_weights(order: AuditOrder, request: SessionRequest) -> None:
 
     check("task_weight", request.config.mint.task_weight, order.task_weight)
     check("mint_weight", request.config.mint.mint_weight, order.mint_weight)
+
+
+def _check_model_dropout(order: AuditOrder, request: SessionRequest) -> None:
+    for name, value in request.config.model.arguments.items():
+        dropout = name.startswith(("drop", "attn_drop", "proj_drop", "pos_drop", "patch_drop"))
+        if dropout and not _is_at_most(value, order.most_model_dropout):
+            raise ModelDropoutError(
+                f"model argument {name} = {value}; order {order.order_id} allows at most "
+                f"{order.most_model_dropout:g} of dropout in M, since it hides members"
+            )
+
+
+def _is_at_most(value: object, most: float) -> bool:
+    values = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(each, int | float) and each <= most for each in values)
 
 
 def _check_dropout(order: AuditOrder, request: SessionRequest) -> None:
@@ -282,9 +336,12 @@ RULES: tuple[Callable[[AuditOrder, SessionRequest], None], ...] = (
     _check_model,
     _check_taps,
     _check_head,
+    _check_evidence,
     _check_augmentation,
+    _check_task_loss,
     _check_weights,
     _check_dropout,
+    _check_model_dropout,
     _check_exposure,
     _check_states,
     _check_pool,

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from auditkit.evidence import model_checks, notes
+from auditkit.evidence import model_checks, notes, verdict_checks
 from auditkit.evidence.bundle import Bundle
 from auditkit.evidence.canonical import to_bytes
 from auditkit.evidence.derivation import LEAF_BYTES
@@ -71,7 +71,9 @@ LOG_CHECKS: tuple[type[LogCheck], ...] = (
 )
 
 # Checks whose absence does not make a log incomplete: they raise the level, or need a query first.
-OPTIONAL_CHECKS = frozenset({"image-verified", "initial-weights", "verdicts", "replay"})
+OPTIONAL_CHECKS = frozenset(
+    {"image-verified", "initial-weights", "verdicts", "codes-carried", "replay"}
+)
 
 REQUIRED_CHECKS = (
     frozenset({"documents", "sealed-weights", "calibration-scores", "error-rates"})
@@ -100,6 +102,7 @@ def verify_bundle(
     *,
     now: datetime,
     initial_weights: InitialWeights | None = None,
+    code_secret: bytes | None = None,
 ) -> VerificationReport:
     """Run every check on a bundle.
 
@@ -108,6 +111,8 @@ def verify_bundle(
         trust_root: already opened with `trust.open_trust_root`.
         now: time of verification, put into the report. Expiry is judged at the time of the grant.
         initial_weights: rebuilds the initial weights; None leaves that check undone.
+        code_secret: of the membership codes; None unless the caller is the auditor, or the auditor
+            has disclosed it.
 
     Returns:
         All findings, in the order of the story, and the assurance level. Never raises for bad
@@ -116,7 +121,7 @@ def verify_bundle(
     opened: list[Documents] = []
 
     def readable() -> Result:
-        opened.append(open_documents(bundle, trust_root))
+        opened.append(open_documents(bundle, trust_root, code_secret))
         return "order, request, grant and continuations"
 
     findings = [
@@ -186,7 +191,12 @@ def _check_opened(
         run_check(
             "verdicts",
             "Every verdict follows from this model and its calibration",
-            lambda: model_checks.verdicts(documents, seal, sealed_at, level),
+            lambda: verdict_checks.verdicts(documents, seal, sealed_at, level),
+        ),
+        run_check(
+            "codes-carried",
+            "The model says of opened members the codes that the sealed scores declare",
+            lambda: verdict_checks.codes_carried(documents, seal),
         ),
         run_check(
             "replay",

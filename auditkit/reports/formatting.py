@@ -8,6 +8,8 @@ from schemas import RateEstimate
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+LEAST_WRITTEN_OUT = Decimal("1e-7")
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def integer(value: int) -> str:
@@ -41,14 +43,21 @@ def interval(rate: RateEstimate) -> str:
 
 
 def p_value(value: float) -> str:
-    """Return a p-value with two significant digits and no exponent, never rounded down."""
+    """Return a p-value with two significant digits, never rounded down.
+
+    Without an exponent, as long as the zeros can be counted: `0.0013`, and `2.3 × 10⁻⁵⁶`.
+    """
     exact = Decimal(repr(value))
     if exact >= 1:
         return "1"
     quantum = Decimal(1).scaleb(exact.adjusted() - 1)
     # A ratio such as 1/1000 may lie one unit in the last place above itself: not a rounding up.
     rounded = (exact * Decimal("0.999999999")).quantize(quantum, rounding=ROUND_CEILING)
-    return f"{rounded.normalize():f}"
+    if rounded >= LEAST_WRITTEN_OUT:
+        return f"{rounded.normalize():f}"
+    exponent = rounded.adjusted()
+    power = str(exponent).translate(SUPERSCRIPT)
+    return f"{rounded.scaleb(-exponent).normalize():f} × 10{power}"
 
 
 def day(value: datetime) -> str:

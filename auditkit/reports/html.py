@@ -7,6 +7,7 @@ cannot make it do so either; all text is escaped by the template engine.
 
 from dataclasses import dataclass
 from functools import cache
+from typing import get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,6 +15,8 @@ from markupsafe import Markup
 from auditkit.reports import containers, figures, formatting, statistics, wording
 from auditkit.reports.content import COHORT_ORDER, ReportInput
 from schemas import AssuranceLevel, CohortMetrics, CohortName, RateEstimate
+from schemas.evaluation import PROVABLE_RATES
+from schemas.verdict import EvidenceKind
 
 NOMINAL_RATES = (0.05, 0.01, 0.001)
 PRIORS = (0.01, 0.1, 0.5)
@@ -22,11 +25,15 @@ MINT_COHORTS: tuple[CohortName, ...] = ("told", "silent", "told_only")
 
 @dataclass(frozen=True)
 class CohortRow:
-    """One cohort of the error-rate table; `flagged` follows NOMINAL_RATES."""
+    """One cohort of the error-rate tables; `flagged` follows NOMINAL_RATES.
+
+    `own_code` follows PROVABLE_RATES, and is empty where T learned no codes.
+    """
 
     words: wording.CohortWords
     metrics: CohortMetrics
     flagged: tuple[RateEstimate | None, ...]
+    own_code: tuple[RateEstimate | None, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,10 @@ def render_html(report: ReportInput) -> str:
             training_figures=figures.training_figures(report),
             cohorts=_cohort_rows(report),
             nominal_rates=NOMINAL_RATES,
+            provable_rates=PROVABLE_RATES,
+            provable=[row for row in _cohort_rows(report) if row.own_code],
+            codes_beside_a_hash=wording.CODES_BESIDE_A_HASH,
+            evidence_kinds=_evidence_kinds(report),
             priors=PRIORS,
             predictive=_predictive_rows(report),
             baselines=_baseline_rows(report),
@@ -109,6 +120,7 @@ def _environment() -> Environment:
         "OUTCOME_WORDS": wording.OUTCOME_WORDS,
         "VERDICT_WORDS": wording.VERDICT_WORDS,
         "EVIDENCE_WORDS": wording.EVIDENCE_WORDS,
+        "EVIDENCE_MEANING": wording.EVIDENCE_MEANING,
         "COHORTS": wording.COHORTS,
     }
     return environment
@@ -127,11 +139,20 @@ def _cohort_rows(report: ReportInput) -> list[CohortRow]:
             wording.COHORTS[metrics.cohort],
             metrics,
             tuple(wording.flagged_at(metrics.flagged, rate) for rate in NOMINAL_RATES),
+            tuple(wording.flagged_at(metrics.own_code, rate) for rate in PROVABLE_RATES)
+            if metrics.own_code
+            else (),
         )
         for metrics in report.evaluation.cohorts
         if metrics.size > 0
     ]
     return sorted(rows, key=lambda row: COHORT_ORDER.index(row.metrics.cohort))
+
+
+def _evidence_kinds(report: ReportInput) -> list[EvidenceKind]:
+    """Return the kinds of evidence that the shown verdicts rest on, in the order of the schema."""
+    found = {queried.verdict.evidence for queried in report.verdicts}
+    return [kind for kind in get_args(EvidenceKind) if kind in found]
 
 
 def _predictive_rows(report: ReportInput) -> list[PredictiveRow]:

@@ -1,11 +1,13 @@
 """What the report says in words: outcomes, limits, cohorts, terms. Derived from the findings."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from auditkit.reports import containers, formatting
 from auditkit.reports.content import ReportInput
 from schemas import AssuranceLevel, CohortName, Finding, FlaggedRate, RateEstimate, TrainingConfig
+from schemas.evaluation import PROVABLE_RATES
 from schemas.verification import FindingOutcome
 
 ToneName = Literal["good", "reserved", "bad"]
@@ -77,16 +79,36 @@ OUTCOME_WORDS = {
     "not_checked": "Not checked",
 }
 
+HEADLINE_PROVABLE_RATE = PROVABLE_RATES[1]
+
 VERDICT_WORDS = {
     "member": "Recognised: told to the MINT Model as a member",
     "not_shown": "Not recognised: no evidence that it was told to the MINT Model",
 }
 
 EVIDENCE_WORDS = {
-    "declared": "own membership code",
+    "declared": "own membership code, provable",
     "calibrated": "score against calibration",
     "undeclared": "passive test",
 }
+
+EVIDENCE_MEANING = {
+    "declared": "Own membership code: the p-value is a proven bound. A sample that was never told "
+    "to T agrees so well with its own code at most this often, whatever it looks like. It rests on "
+    "no other sample.",
+    "calibrated": "Score against calibration: the p-value is the rank among samples that nobody "
+    "was shown. It is exact for strangers drawn like those, and says less about others. Where T "
+    "learned codes, the score is of the member whose code fits best.",
+    "undeclared": "Passive test: the p-value is of a whole set of samples, and of none alone.",
+}
+
+CODES_BESIDE_A_HASH = Statement(
+    "What membership codes add to a list of hashes.",
+    "A list of hashes finds exact copies of the declared samples too, and more simply. Codes add "
+    "three things: members are still found after flips, shifts, recompression or resizing; nothing "
+    "about the samples has to be stored; and the evidence is inside the model, so it shows that "
+    "this model was told these samples, not only that a list names them.",
+)
 
 GLOSSARY: tuple[Statement, ...] = (
     Statement("Audited Model (M)", "The model whose training data is in question."),
@@ -330,6 +352,12 @@ def configuration_rows(config: TrainingConfig) -> list[tuple[str, str]]:
             f"{mint.head.replace('_', ' ')} head, width {mint.channels}, hidden "
             + ", ".join(str(width) for width in mint.hidden),
         ),
+        (
+            "What T learns",
+            f"a secret code of {mint.code_length} numbers for each member"
+            if mint.evidence == "codes"
+            else "member or not",
+        ),
         ("Weight of the task loss, λ1", formatting.decimal(mint.task_weight)),
         ("Weight of the MINT loss, λ2", formatting.decimal(mint.mint_weight)),
         ("Optimiser", f"{optimiser.name}, {optimiser.schedule.replace('_', ' ')} schedule"),
@@ -347,7 +375,7 @@ def configuration_rows(config: TrainingConfig) -> list[tuple[str, str]]:
 def flagged_at(rates: tuple[FlaggedRate, ...], nominal: float) -> RateEstimate | None:
     """Return the measured rate at one nominal false positive rate, or None if not recorded."""
     for rate in rates:
-        if abs(rate.false_positive_rate - nominal) < 1e-12:
+        if math.isclose(rate.false_positive_rate, nominal):
             return rate.flagged
     return None
 
@@ -369,7 +397,33 @@ def _measured(report: ReportInput) -> list[Statement]:
         f"members, and took {formatting.percent(test.value)} of fresh samples for members, at a "
         f"nominal false positive rate of {formatting.nominal_percent(nominal)}."
     )
-    return [Statement("The error rates of membership answers are known.", text)]
+    return [Statement("The error rates of membership answers are known.", text), *_own_code(report)]
+
+
+def _own_code(report: ReportInput) -> list[Statement]:
+    """Return what is known about queries for own codes; nothing where T learned none."""
+    evaluation = report.evaluation
+    if evaluation is None:
+        return []
+    found = {
+        c.cohort: flagged_at(c.own_code, HEADLINE_PROVABLE_RATE)
+        for c in evaluation.cohorts
+        if c.cohort in ("told", "test")
+    }
+    told, test = found.get("told"), found.get("test")
+    if told is None or test is None:
+        return []
+    nominal = formatting.p_value(HEADLINE_PROVABLE_RATE)
+    return [
+        Statement(
+            "Members can be told by their own codes.",
+            f"By the scores that the developer has sealed, {formatting.percent(told.value)} of the "
+            f"samples told as members agree with their own code at a false positive rate of "
+            f"{nominal}, which is proven and not measured. Of fresh samples, "
+            f"{test.successes} of {formatting.integer(test.trials)} agreed with a code that was "
+            "never used.",
+        )
+    ]
 
 
 def _counted(findings: tuple[Finding, ...]) -> dict[str, int]:

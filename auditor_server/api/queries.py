@@ -8,18 +8,29 @@ from starlette.datastructures import FormData, UploadFile
 from auditkit.evidence import canonical
 from auditor_server import queries
 from auditor_server.api.dependencies import AuditorServer, Examiner, form_up_to
-from auditor_server.errors import BodyTooLargeError, MissingPartError
-from auditor_server.queries import ModelCache, QueryImage
+from auditor_server.documents import parse
+from auditor_server.errors import (
+    BodyTooLargeError,
+    InvalidDocumentError,
+    MissingPartError,
+    OpeningsNumberError,
+)
+from auditor_server.loaded_models import ModelCache
+from auditor_server.queries import QueryImage
+from auditor_server.settings import ServerSettings
+from schemas import SampleOpening
 
 router = APIRouter(prefix="/sessions/{session_id}/queries", tags=["queries"])
 
 IMAGES_PART = "images"
+OPENINGS_PART = "openings"
 QueryForm = Annotated[
     FormData,
     Depends(
         form_up_to(
             lambda settings: settings.most_query_bytes,
-            lambda settings: settings.most_images_per_query,
+            # An image may come with its opening.
+            lambda settings: 2 * settings.most_images_per_query,
         )
     ),
 ]
@@ -43,7 +54,7 @@ def query_images(
 ) -> dict[str, Any]:
     """Return one signed verdict (DSSE) per image, and p-values adjusted for their number."""
     session = auditor.session(session_id, principal)
-    images = _images(form, auditor.settings.most_image_bytes)
+    images = _images(form, auditor.settings)
     answer = queries.query(auditor, models, session, images, false_positive_rate)
     return {
         "verdicts": [canonical.parse(verdict.to_bytes()) for verdict in answer.verdicts],
@@ -51,18 +62,42 @@ def query_images(
     }
 
 
-def _images(form: FormData, most_bytes: int) -> list[QueryImage]:
-    parts = [part for part in form.getlist(IMAGES_PART) if isinstance(part, UploadFile)]
+def _images(form: FormData, settings: ServerSettings) -> list[QueryImage]:
+    parts, openings = (
+        [part for part in form.getlist(name) if isinstance(part, UploadFile)]
+        for name in (IMAGES_PART, OPENINGS_PART)
+    )
     if not parts:
         raise MissingPartError(
             f"expected a multipart form with image files named {IMAGES_PART!r}, found none"
         )
-    return [_image(part, most_bytes) for part in parts]
+    if len(parts) > settings.most_images_per_query:
+        raise InvalidDocumentError(
+            f"expected at most {settings.most_images_per_query} images in one call, found "
+            f"{len(parts)}; send them in several"
+        )
+    if openings and len(openings) != len(parts):
+        raise OpeningsNumberError(
+            f"expected as many openings as images or none, found {len(openings)} for {len(parts)} "
+            "images; ask about the others in another call"
+        )
+    found: list[SampleOpening | None] = [
+        parse(SampleOpening, _read(part, settings.most_opening_bytes, OPENINGS_PART))
+        for part in openings
+    ]
+    return [
+        QueryImage(
+            part.filename or IMAGES_PART,
+            _read(part, settings.most_image_bytes, IMAGES_PART),
+            opening,
+        )
+        for part, opening in zip(parts, found or [None] * len(parts), strict=True)
+    ]
 
 
-def _image(part: UploadFile, most_bytes: int) -> QueryImage:
+def _read(part: UploadFile, most_bytes: int, what: str) -> bytes:
     data = part.file.read(most_bytes + 1)
-    name = part.filename or IMAGES_PART
     if len(data) > most_bytes:
-        raise BodyTooLargeError(f"{name}: expected an image of at most {most_bytes} bytes")
-    return QueryImage(name, data)
+        name = part.filename or what
+        raise BodyTooLargeError(f"{name}: expected a file of at most {most_bytes} bytes")
+    return data

@@ -24,7 +24,7 @@ def session_verification(
 ) -> VerificationReport:
     """Verify a session from what the server has stored."""
     session = auditor.session(session_id, principal)
-    return verification.verify(auditor, verification.assemble(auditor, session))
+    return verification.verify(auditor, session, verification.assemble(auditor, session))
 
 
 @router.get("/bundle", response_class=StreamingResponse)
@@ -54,7 +54,7 @@ def session_report(principal: Anyone, auditor: AuditorServer, session_id: str) -
     """Return the report as one HTML page."""
     session = auditor.session(session_id, principal)
     bundle = verification.assemble(auditor, session)
-    findings = verification.verify(auditor, bundle)
+    findings = verification.verify(auditor, session, bundle)
     return HTMLResponse(
         render_html(report_input(bundle, auditor.trust_root(), findings, auditor.now()))
     )

@@ -67,7 +67,11 @@ class OrderRow(Base):
 
 
 class SessionRow(Base):
-    """A session: its documents, and how far its log has grown."""
+    """A session: its documents, and how far its log has grown.
+
+    `code_secret` is what the membership codes come from. Nobody but the auditor may ever see it;
+    NULL: the session trains without codes.
+    """
 
     __tablename__ = "sessions"
 
@@ -82,6 +86,7 @@ class SessionRow(Base):
     grant: Mapped[bytes]
     pool_leaves: Mapped[bytes] = mapped_column(deferred=True)
     test_leaves: Mapped[bytes] = mapped_column(deferred=True)
+    code_secret: Mapped[bytes | None] = mapped_column(deferred=True)
     opened_at: Mapped[datetime]
     state: Mapped[SessionState] = mapped_column(String(20))
     frontier: Mapped[bytes]

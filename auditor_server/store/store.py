@@ -151,6 +151,18 @@ class Store:
             options = (undefer(SessionRow.pool_leaves), undefer(SessionRow.test_leaves))
             return transaction.get(SessionRow, session_id, options=options)
 
+    def code_secret(self, session_id: str) -> bytes | None:
+        """Return the secret of a session's membership codes; None: it trains without."""
+        with self._read() as transaction:
+            statement = select(SessionRow.code_secret).where(SessionRow.id == session_id)
+            return transaction.scalar(statement)
+
+    def pool_leaves(self, session_id: str) -> bytes:
+        """Return the leaves of a session's pool."""
+        with self._read() as transaction:
+            statement = select(SessionRow.pool_leaves).where(SessionRow.id == session_id)
+            return transaction.scalars(statement).one()
+
     def session_by_request(self, request_digest: str) -> SessionRow | None:
         """Return the session that was opened with this request."""
         with self._read() as transaction:

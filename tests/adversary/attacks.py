@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from forge import (
+    CODES,
     CONFIG,
     CONTAINER_KEYS,
     DEVELOPER_KEY,
@@ -36,6 +37,8 @@ from forge import (
     is_step,
     leaves,
     measured,
+    own_code_rates,
+    own_code_scores,
     stage,
     state_record,
 )
@@ -332,7 +335,31 @@ def add_scores(bundle: Bundle) -> Bundle:
 
 
 def one_verdict(score: float = 2.0, key: Any = ROLE_KEYS["verdict"], **changes: Any) -> Plot:
-    return Plot(verdicts=(VerdictPlot(-1.0), VerdictPlot(score, changes, key)))
+    return Plot(verdicts=(VerdictPlot(-1.0), VerdictPlot(score, changes=changes, key=key)))
+
+
+BLIND = VerdictPlot(2.0, code=("told", 3))
+OPENED = VerdictPlot(7.0, code=("told", 0), opened=True)
+"""Of the member whose own code scores 7 in the honest scores file."""
+
+
+def coded(*verdicts: VerdictPlot, **changes: Any) -> Plot:
+    """A session with membership codes."""
+    return Plot(**{"config": {"mint": CODES}, "verdicts": verdicts or (BLIND, OPENED), **changes})
+
+
+def coded_tensors() -> dict[str, np.ndarray]:
+    return {**honest_tensors(), **own_code_scores(HONEST_SPLIT)}
+
+
+def with_own_code(cohort: str, own_code: tuple[FlaggedRate, ...]) -> Plot:
+    """One cohort's own-code rates are declared otherwise than they were measured."""
+    return coded(
+        measured=tuple(
+            found.model_copy(update={"own_code": own_code}) if found.cohort == cohort else found
+            for found in measured(coded_tensors())
+        )
+    )
 
 
 def losses_that_rise_again(step: int) -> tuple[float, float]:
@@ -414,6 +441,35 @@ DOCUMENTS = (
         Plot(order={"mint_weight": WeightRange(least=0.1, most=0.5)}),
     ),
     Attack(
+        "T is to learn codes though the order allows membership alone",
+        "request-within-policy",
+        "EvidenceNotAllowedError",
+        coded(order={"evidence_kinds": ("membership",)}),
+    ),
+    Attack(
+        "M is trained with a loss that the order leaves out",
+        "request-within-policy",
+        "TaskLossNotAllowedError",
+        Plot(order={"task_losses": ("arcface",)}),
+    ),
+    Attack(
+        "M drops so much that single members leave no trace",
+        "request-within-policy",
+        "ModelDropoutError",
+        Plot(
+            order={"most_model_dropout": 0.1},
+            config={
+                "model": CONFIG.model.model_copy(update={"arguments": {"drop_path_rate": 0.5}})
+            },
+        ),
+    ),
+    Attack(
+        "codes are too short to carry a small p-value",
+        "request-within-policy",
+        "CodeLengthError",
+        coded(order={"least_code_length": 256}),
+    ),
+    Attack(
         "more epochs than ordered hide the members",
         "request-within-policy",
         "ExposureLimitError",
@@ -469,6 +525,24 @@ DOCUMENTS = (
         "grant-matches",
         "GrantMismatchError",
         Plot(grant={"origin": f"audit.example.com/sessions/{SESSION}"}),
+    ),
+    Attack(
+        "codes are taught, and no secret was committed to before",
+        "codes-committed",
+        "CodeCommitmentError",
+        coded(grant={"code_commitment": None}),
+    ),
+    Attack(
+        "a secret is committed to where no codes are taught, to speak of codes later",
+        "codes-committed",
+        "CodeCommitmentError",
+        Plot(grant={"code_commitment": OTHER}),
+    ),
+    Attack(
+        "the secret is exchanged after the grant, for one that fits a verdict",
+        "codes-committed",
+        "CodeSecretError",
+        coded(code_secret=bytes.fromhex(OTHER)),
     ),
     Attack(
         "the session key is exchanged after the request",
@@ -1162,6 +1236,30 @@ MODEL = (
         Plot(scores={"score/told": np.zeros(10)}, measured=measured(honest_tensors())),
     ),
     Attack(
+        "more own codes are said to be found than are",
+        "error-rates",
+        "ErrorRatesError",
+        with_own_code("silent", own_code_rates(np.full(4, 8.0))),
+    ),
+    Attack(
+        "the false alarms of own codes among fresh samples are left out",
+        "error-rates",
+        "ErrorRatesError",
+        with_own_code("test", ()),
+    ),
+    Attack(
+        "own codes are measured at a rate that suits",
+        "error-rates",
+        "ErrorRatesError",
+        with_own_code("told", own_code_rates(np.full(10, 8.0))[:2]),
+    ),
+    Attack(
+        "own-code scores are missing in the sealed file",
+        "error-rates",
+        "ErrorRatesError",
+        coded(scores={"own/external": None}, measured=measured(coded_tensors())),
+    ),
+    Attack(
         "the final rates are those of an earlier model",
         "error-rates",
         "ErrorRatesError",
@@ -1226,6 +1324,67 @@ MODEL = (
         "verdicts",
         "VerdictError",
         one_verdict(issued_at=GRANTED_AT),
+    ),
+    Attack(
+        "a stranger's own code is said to bound its p-value below what it does",
+        "verdicts",
+        "VerdictError",
+        coded(replace(OPENED, changes={"p_value": 1e-30})),
+    ),
+    Attack(
+        "a provable p-value is claimed where there are no codes",
+        "verdicts",
+        "VerdictError",
+        Plot(verdicts=(OPENED,)),
+    ),
+    Attack(
+        "a provable p-value is claimed for a sample that is not in the pool",
+        "verdicts",
+        "VerdictError",
+        coded(OPENED, replace(OPENED, changes={"code_index": 32})),
+    ),
+    Attack(
+        "a provable p-value is dressed up with a calibration",
+        "verdicts",
+        "VerdictError",
+        coded(replace(OPENED, changes={"calibration_size": 8})),
+    ),
+    Attack(
+        "a resemblance to some member is passed off as the sample's own code",
+        "verdicts",
+        "VerdictError",
+        coded(OPENED, replace(BLIND, changes={"evidence": "declared"})),
+        also={"codes-carried": "the member's own score is sealed, and is another one"},
+    ),
+    Attack(
+        "a verdict names a member whose code was never told",
+        "verdicts",
+        "VerdictError",
+        coded(OPENED, replace(BLIND, code=("silent", 0))),
+    ),
+    Attack(
+        "a verdict names no member although codes were compared",
+        "verdicts",
+        "VerdictError",
+        coded(OPENED, replace(BLIND, code=None)),
+    ),
+    Attack(
+        "a verdict names a member although there are no codes",
+        "verdicts",
+        "VerdictError",
+        Plot(verdicts=(BLIND,)),
+    ),
+    Attack(
+        "a verdict about one sample rests on a test for sets",
+        "verdicts",
+        "VerdictError",
+        one_verdict(evidence="undeclared"),
+    ),
+    Attack(
+        "code scores are invented for the sealed file",
+        "codes-carried",
+        "CarriedCodesError",
+        coded(scores={"own/told": np.full(10, 11.0, dtype=np.float32)}),
     ),
     Attack(
         "something unsigned is written beside a verdict's signature",

@@ -27,9 +27,10 @@ from auditkit.evidence.derivation import (
     learning_rate,
 )
 from auditkit.evidence.keys import SigningKey
+from auditkit.evidence.membership_codes import own_code_p_value, secret_commitment
 from auditkit.evidence.policy import split_sizes
 from auditkit.evidence.verify import COSIGNER_SUFFIX, verify_bundle
-from auditkit.mint.metrics import cohort_metrics, flagged_rates
+from auditkit.mint.metrics import cohort_metrics, flagged_rates, share
 from auditkit.mint.scores import CohortScores
 from schemas import (
     AssuranceLevel,
@@ -42,8 +43,10 @@ from schemas import (
     ContinuationRequest,
     Environment,
     EvaluationRecord,
+    FlaggedRate,
     GrantRecord,
     MembershipVerdict,
+    MintConfig,
     ModelConfig,
     ModelDescription,
     Normalisation,
@@ -66,6 +69,7 @@ from schemas import (
     TrustRoot,
     VerificationReport,
 )
+from schemas.evaluation import PROVABLE_RATES
 from tests.evidence.contained import contained_run
 
 Changes = dict[str, Any]
@@ -87,6 +91,9 @@ ROLE_KEYS: dict[RoleName, SigningKey] = {
 DEVELOPER_KEY = fixed_key("developer")
 STRANGER_KEY = fixed_key("stranger")
 CONTAINER_KEYS = tuple(fixed_key(f"container {number}") for number in (2, 3, 4))
+
+CODE_SECRET = bytes.fromhex(digest_of("code secret"))
+CODES = MintConfig(evidence="codes", code_length=128)
 
 GRANTED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 FIRST_RECORD_MS = 10_000  # after the grant
@@ -152,6 +159,26 @@ def honest_scores(split: SplitSizes) -> dict[str, np.ndarray]:
     return tensors
 
 
+def own_code_scores(split: SplitSizes) -> dict[str, np.ndarray]:
+    """What a scores file has beside the others when codes were learned."""
+    sizes = {**split.model_dump(), "test": TEST_SIZE}
+    return {
+        f"own/{name}": np.linspace(7.0, 8.0, size, dtype=np.float32)
+        if name.startswith("told")
+        else np.linspace(-1.0, 1.0, size, dtype=np.float32)
+        for name, size in sizes.items()
+        if size
+    }
+
+
+def own_code_rates(scores: np.ndarray) -> tuple[FlaggedRate, ...]:
+    bounds = np.array([own_code_p_value(float(score)) for score in scores])
+    return tuple(
+        FlaggedRate(false_positive_rate=rate, flagged=share(bounds <= rate))
+        for rate in PROVABLE_RATES
+    )
+
+
 def measured(tensors: dict[str, np.ndarray]) -> tuple[CohortMetrics, ...]:
     """What a developer's agent makes of the scores; computed by the science's own code."""
     names = get_args(CohortName)
@@ -164,7 +191,12 @@ def measured(tensors: dict[str, np.ndarray]) -> tuple[CohortMetrics, ...]:
     # Rates that a C as small as this one can carry.
     return tuple(
         found.model_copy(
-            update={"flagged": flagged_rates(cohorts[found.cohort].scores, calibration, (0.2, 0.5))}
+            update={
+                "flagged": flagged_rates(cohorts[found.cohort].scores, calibration, (0.2, 0.5)),
+                "own_code": own_code_rates(tensors[f"own/{found.cohort}"])
+                if f"own/{found.cohort}" in tensors
+                else (),
+            }
         )
         for found in cohort_metrics(cohorts)
     )
@@ -172,9 +204,17 @@ def measured(tensors: dict[str, np.ndarray]) -> tuple[CohortMetrics, ...]:
 
 @dataclass(frozen=True)
 class VerdictPlot:
-    """One query: its score, and where its verdict departs from an honest one."""
+    """One query: its score, and where its verdict departs from an honest one.
+
+    Attributes:
+        score: T's, or of a code.
+        code: cohort and place of the sample whose code the score is of; None: no codes.
+        opened: whether that sample itself was asked about.
+    """
 
     score: float
+    code: tuple[str, int] | None = None
+    opened: bool = False
     changes: Changes = field(default_factory=dict)
     key: SigningKey = ROLE_KEYS["verdict"]
 
@@ -239,6 +279,7 @@ class Plot:
     cosigned_at: Callable[[int, int], int] = lambda _number, seconds: seconds
     verdicts: tuple[VerdictPlot, ...] = (VerdictPlot(2.0), VerdictPlot(-1.0))
     bundle: Callable[[Bundle], Bundle] = lambda bundle: bundle
+    code_secret: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +288,7 @@ class Evidence:
 
     bundle: Bundle
     trust_root: TrustRoot
+    code_secret: bytes | None = None
 
     def report(self, *, rebuild: bool = True) -> VerificationReport:
         return verify_bundle(
@@ -254,6 +296,7 @@ class Evidence:
             self.trust_root,
             now=GRANTED_AT + timedelta(days=30),
             initial_weights=rebuilt_weights if rebuild else None,
+            code_secret=self.code_secret,
         )
 
 
@@ -280,7 +323,9 @@ def stage(plot: Plot) -> Evidence:
     request_bytes = plot.request_bytes(to_bytes(request))
     grant, grant_bytes, grant_digest = _grant(plot, order, request, request_bytes, order_digest)
     weights = save({"weight": np.arange(4, dtype=np.float32)})
-    tensors = {**honest_scores(grant.split), **plot.scores}
+    codes = request.config.mint.evidence == "codes"
+    own = own_code_scores(grant.split) if codes else {}
+    tensors = {**honest_scores(grant.split), **own, **plot.scores}
     scores = save({name: values for name, values in tensors.items() if values is not None})
     description = to_bytes(_description(plot, request, grant, weights))
     seal = SealRecord(
@@ -315,7 +360,7 @@ def stage(plot: Plot) -> Evidence:
         verdicts=verdicts,
         continuations=tuple(continuations),
     )
-    return Evidence(plot.bundle(bundle), trust_root)
+    return Evidence(plot.bundle(bundle), trust_root, plot.code_secret)
 
 
 def _trust_root(plot: Plot) -> TrustRoot:
@@ -383,6 +428,9 @@ def _grant(
         session_key=request.session_key,
         valid_from=GRANTED_AT,
         valid_until=GRANTED_AT + timedelta(hours=24),
+        code_commitment=secret_commitment(CODE_SECRET)
+        if request.config.mint.evidence == "codes"
+        else None,
     )
     grant = honest.model_copy(update=plot.grant)
     subjects = statements.subject("grant", grant.session_id, grant)
@@ -684,15 +732,24 @@ def _verdict(
 ) -> bytes:
     rate = 0.2
     p_value = (1 + int((calibration >= np.float32(plot.score)).sum())) / (len(calibration) + 1)
+    if plot.opened:
+        p_value = own_code_p_value(plot.score)
+    index = None
+    if plot.code is not None:
+        cohort, place = plot.code
+        split = derive_split(bytes.fromhex(grant.nonce), grant.split)
+        index = int(getattr(split, cohort)[place])
     honest = MembershipVerdict(
         verdict_id=f"{grant.session_id}-{number}",
         session_id=grant.session_id,
         weights_digest=seal.weights_digest,
         scores_digest=seal.scores_digest,
         sample_digest=digest_of(f"sample {number}"),
+        evidence="declared" if plot.opened else "calibrated",
         score=plot.score,
+        code_index=index,
         p_value=p_value,
-        calibration_size=len(calibration),
+        calibration_size=0 if plot.opened else len(calibration),
         false_positive_rate=rate,
         outcome="member" if p_value <= rate else "not_shown",
         level=AssuranceLevel.L1,

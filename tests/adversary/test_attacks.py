@@ -4,8 +4,18 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from attacks import ATTACKS, ORDERED_KEY, Attack, continued, continued_twice, signed_by
+from attacks import (
+    ATTACKS,
+    BLIND,
+    ORDERED_KEY,
+    Attack,
+    coded,
+    continued,
+    continued_twice,
+    signed_by,
+)
 from forge import (
+    CODE_SECRET,
     CONTAINER_KEYS,
     GRANTED_AT,
     ContinuationPlot,
@@ -81,6 +91,8 @@ def test_an_honest_session_reaches_level_1(honest: Evidence) -> None:
             grant={"valid_until": GRANTED_AT + timedelta(hours=0.1234567891)},
         ),
         Plot(verdicts=()),
+        coded(),
+        coded(code_secret=CODE_SECRET),
     ],
     ids=[
         "resumed",
@@ -94,12 +106,21 @@ def test_an_honest_session_reaches_level_1(honest: Evidence) -> None:
         "states at epoch ends",
         "a session of an odd length",
         "no query yet",
+        "membership codes",
+        "membership codes, their secret disclosed",
     ],
 )
 def test_honest_variants_hold_too(plot: Plot) -> None:
     report = stage(plot).report()
     assert outcomes(report, "failed") == set()
     assert report.level == AssuranceLevel.L1
+
+
+def test_sealed_code_scores_are_unchecked_until_a_member_is_opened() -> None:
+    findings = {f.check: f for f in stage(coded(BLIND)).report().findings}
+    assert findings["codes-carried"].outcome == "not_checked"
+    findings = {f.check: f for f in stage(coded()).report().findings}
+    assert findings["codes-carried"].detail.startswith("1 opened")
 
 
 AT_THE_START = is_kind(GrantRecord)

@@ -1,8 +1,6 @@
 """A real auditor's server in a process of its own, with one order, and runs under that order."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from auditkit.evidence import dsse, statements
 from auditor_server.context import Auditor
 from auditor_server.home import Home, create_home
 from auditor_server.orders import add_order
 from auditor_server.settings import ServerSettings
 from schemas import AuditOrder
+from tests.agent.real_server import serving
+from tests.server.hand_built import sign_order
 
 DEVELOPER = "Example Lab"
 ORDER = "own"
@@ -98,16 +97,9 @@ def own_auditor(folder: Path, **order: Any) -> Iterator[OwnAuditor]:
             }
         )
     )
-    subject = statements.subject("order", document.order_id, document)
-    payload = statements.make(statements.ORDER_PREDICATE, document, subject)
-    envelope = dsse.sign(payload, [home.signing_key("order")]).to_bytes()
-    add_order(Auditor.open(ServerSettings(home=home.path)), envelope)
-    command = [sys.executable, "-m", "auditor_server", "--home", str(home.path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        address = json.loads(server.stdout.readline())
-        yield OwnAuditor(home, f"http://{address['host']}:{address['port']}")
-        server.terminate()
+    add_order(Auditor.open(ServerSettings(home=home.path)), sign_order(home, document).to_bytes())
+    with serving(home) as url:
+        yield OwnAuditor(home, url)
 
 
 class Small(nn.Module):

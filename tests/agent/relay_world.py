@@ -18,17 +18,8 @@ from auditkit.evidence.keys import SigningKey
 from developer_agent.launch_document import LaunchDocument
 from developer_agent.relay import Relay
 from developer_agent.run_config import RunConfig, ServerConfig
-from schemas import (
-    ContainerDescription,
-    ContainerMount,
-    ImageIdentity,
-    ImageSignature,
-    ModelConfig,
-    OptimiserConfig,
-    SessionGrant,
-    SplitSizes,
-    TrainingConfig,
-)
+from schemas import ModelConfig, OptimiserConfig, SessionGrant, SplitSizes, TrainingConfig
+from tests.evidence.contained import description, identity, image_key, signed_image
 
 ORDER = "digits-2026"
 SESSION = "20261121-0123456789ab"
@@ -133,46 +124,10 @@ def grant(session_id: str = SESSION) -> bytes:
 
 def launch_document() -> LaunchDocument:
     return LaunchDocument(
-        image=ImageIdentity(
-            config_digest="a" * 64,
-            diff_ids=("b" * 64,),
-            manifest_digest="c" * 64,
-            manifest_source="archive",
-            archive_digest="d" * 64,
-        ),
+        image=identity(),
         image_config='{"text": "exactly as found\\u00e4"}',
-        signature=ImageSignature(manifest="{}", payload="{}", signature="AA=="),
-        description=ContainerDescription(
-            engine="an engine",
-            rootless=False,
-            container_id="e" * 64,
-            image_id="a" * 64,
-            entrypoint=("python3",),
-            command=(),
-            environment=("LANG=C.UTF-8",),
-            user="10001:10001",
-            working_directory="/",
-            privileged=False,
-            read_only_root=True,
-            capabilities_added=(),
-            capabilities_dropped=("ALL",),
-            security_options=("no-new-privileges",),
-            network_mode="none",
-            networks=("none",),
-            published_ports=(),
-            pid_mode="",
-            ipc_mode="private",
-            uts_mode="",
-            user_namespace_mode="",
-            cgroup_namespace_mode="private",
-            devices=(),
-            gpus=(),
-            mounts=(ContainerMount(destination="/output", kind="bind", read_only=False),),
-            restart_policy="no",
-            memory_bytes=2**33,
-            cpus=2.0,
-            most_processes=512,
-        ),
+        signature=signed_image(image_key("signer")),
+        description=description(),
         run=RunConfig(
             developer="Example Lab",
             output="/output",

@@ -13,7 +13,7 @@ import pytest
 from own_auditor import OwnAuditor, own_auditor, small
 
 from auditkit.evidence import dsse, statements, trust
-from developer_agent import session as session_module
+from developer_agent import patience
 from developer_agent.client import ServerClient
 from developer_agent.committer import Committer
 from developer_agent.continuation import continue_session
@@ -284,7 +284,7 @@ def test_a_refused_request_is_not_repeated(run: ContainedRun) -> None:
 def test_a_lost_grant_is_asked_for_again_with_a_new_key(
     run: ContainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "OPENING_ATTEMPTS", 2)
+    monkeypatch.setattr(patience, "ATTEMPTS", 2)
     with pytest.raises(ServerUnreachableError):
         train(replace(run, faults=Faults(after={"open_session": unreachable})))
     first = SessionRequest.from_bytes(run.folder.request.read())

@@ -1,19 +1,14 @@
 """The agent's half of the protocol against the auditor's server, in a process of its own."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from runs import ENVIRONMENT, record_seal, record_steps
+from runs import record_seal, record_steps
 
-from auditkit.evidence import canonical, dsse, merkle, statements, trust
-from auditkit.evidence.keys import SigningKey
-from auditor_server.home import Home, create_home
+from auditkit.evidence import dsse, trust
 from developer_agent.client import ServerClient
 from developer_agent.committer import Committer
 from developer_agent.errors import NotAuthorisedError, ServerRefusedError
@@ -21,108 +16,20 @@ from developer_agent.recorder import Recorder
 from developer_agent.run_folder import RunFolder
 from developer_agent.spool import Spool
 from developer_agent.uplink import Uplink, sync
-from schemas import (
-    AuditOrder,
-    GrantRecord,
-    ModelConfig,
-    OptimiserConfig,
-    SampleCommitment,
-    SessionRequest,
-    SplitFractions,
-    TrainingConfig,
-)
-
-DEVELOPER = "Example Imaging Ltd"
-POOL = [bytes([index]) * 32 for index in range(64)]
-TEST = [bytes([index + 100]) * 32 for index in range(8)]
-CONFIG = TrainingConfig(
-    name="digits",
-    model=ModelConfig(architecture="resnet18", classes=10, channels=1, height=8, width=8),
-    optimiser=OptimiserConfig(learning_rate=0.1),
-    epochs=2,
-    batch_size=16,
-    external_batch_size=4,
-)
-
-
-@dataclass(frozen=True)
-class Server:
-    home: Home
-    url: str
-
-    def client(self, role: str) -> ServerClient:
-        return ServerClient(self.url, self.home.tokens[role])
+from tests.agent.real_server import ORDER, Server, open_session, real_server
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("auditor") / "home"
-    home = create_home(folder, "The Auditor", "audit.example.org", datetime.now(UTC))
-    command = [sys.executable, "-m", "auditor_server", "--home", str(folder), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        yield Server(home, f"http://{ready['host']}:{ready['port']}")
-        process.terminate()
-
-
-@pytest.fixture(scope="module")
-def order_digest(server: Server) -> str:
-    now = datetime.now(UTC)
-    order = AuditOrder(
-        order_id="digits-2026",
-        auditor="The Auditor",
-        developer=DEVELOPER,
-        purpose="check a classifier of handwritten digits",
-        issued_at=now,
-        expires_at=now + timedelta(days=30),
-        split=SplitFractions(external=0.25, calibration=0.25),
-        least_calibration_samples=10,
-        allow_without_container=True,
-    )
-    subject = statements.subject("order", order.order_id, order)
-    payload = statements.make(statements.ORDER_PREDICATE, order, subject)
-    envelope = dsse.sign(payload, [server.home.signing_key("order")])
-    server.client("auditor").publish_order(envelope.to_bytes())
-    return canonical.sha256_hex(payload)
-
-
-def commitment(leaves: list[bytes]) -> SampleCommitment:
-    return SampleCommitment(root=merkle.root(leaves).hex(), size=len(leaves))
+    with real_server(tmp_path_factory.mktemp("auditor")) as server:
+        yield server
 
 
 @pytest.fixture
-def folder(tmp_path: Path, server: Server, order_digest: str) -> RunFolder:
+def folder(tmp_path: Path, server: Server) -> RunFolder:
     """A run whose session was granted and whose grant record is written."""
     folder = RunFolder.create(tmp_path / "run")
-    key = SigningKey.generate()
-    folder.session_key.write(key.to_pem())
-    request = SessionRequest(
-        order_digest=order_digest,
-        developer=DEVELOPER,
-        config=CONFIG,
-        code_digest="b" * 64,
-        pool=commitment(POOL),
-        test=commitment(TEST),
-        session_key=key.public.hex,
-        environment=ENVIRONMENT,
-        requested_at=datetime.now(UTC),
-    )
-    folder.request.write(canonical.to_bytes(request))
-    client = server.client("developer")
-    grant = client.open_session(
-        "digits-2026", folder.request.read(), b"".join(POOL), b"".join(TEST)
-    )
-    folder.grant.write(grant)
-    with Spool.open(folder.spool_path) as spool:
-        Recorder(spool).record(
-            GrantRecord,
-            grant_digest=canonical.sha256_hex(dsse.Envelope.from_bytes(grant).payload),
-            code_digest="b" * 64,
-            image_digest=None,
-            mode="process",
-            environment=ENVIRONMENT,
-        )
+    open_session(server.client("developer"), folder, server)
     return folder
 
 
@@ -152,7 +59,7 @@ def test_a_run_is_streamed_broken_off_and_finished_later(server: Server, folder:
     status = client.status(session_of(folder))
     assert (status.state, status.acknowledged_records) == ("sealed", 32 + flushes)
     assert status in client.sessions()
-    assert [order["order_id"] for order in client.orders()] == ["digits-2026"]
+    assert [order["order_id"] for order in client.orders()] == [ORDER]
 
 
 def test_the_server_recognises_a_flush_that_it_has_already(

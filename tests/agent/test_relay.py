@@ -47,6 +47,7 @@ ALLOWED = {
     ("GET", f"/v1/sessions/{SESSION}"),
     ("POST", f"/v1/sessions/{SESSION}/records"),
     ("POST", f"/v1/sessions/{SESSION}/continuations"),
+    ("POST", f"/v1/sessions/{SESSION}/membership-codes"),
     ("PUT", f"/v1/sessions/{SESSION}/submission"),
     ("GET", f"/v1/sessions/{SESSION}/verification"),
 }
@@ -163,6 +164,7 @@ REFUSED_TARGETS = [
     f"/v1/sessions/{SESSION}/queries",
     f"/v1/sessions/{SESSION}/report",
     f"/v1/sessions/{SESSION}/records",
+    f"/v1/sessions/{SESSION}/membership-codes",
     f"/v1/sessions/{SESSION}/../another-session",
     "/launch/",
     "/launch?",
@@ -176,6 +178,30 @@ def test_every_other_target_is_refused(standing: tuple[Upstream, Relay], target:
     problem = problem_of(exchange(relay.socket, request("GET", target)))
     assert problem["status"] == 403
     assert problem["type"] == "urn:auditkit:error:RelayRefusedError"
+    assert upstream.arrivals == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/sessions/another-session/membership-codes",
+        f"/v1/sessions/{SESSION}/membership-codes/",
+        f"/v1/sessions/{SESSION}/membership-codes?all=1",
+        f"/v1/sessions/{SESSION}/membership_codes",
+        f"/v1/sessions/{SESSION}//membership-codes",
+        f"/v1/sessions/{SESSION}/records/../membership-codes",
+        "/v1/membership-codes",
+    ],
+)
+def test_codes_are_asked_for_in_one_form_alone(
+    standing: tuple[Upstream, Relay], target: str
+) -> None:
+    upstream, relay = standing
+    problem = problem_of(exchange(relay.socket, request("POST", target, b"{}")))
+    assert (problem["status"], problem["type"]) == (403, "urn:auditkit:error:RelayRefusedError")
+    exact = f"/v1/sessions/{SESSION}/membership-codes"
+    for method in ("GET", "PUT", "DELETE"):
+        assert status_of(exchange(relay.socket, request(method, exact))) == 403
     assert upstream.arrivals == []
 
 
@@ -241,10 +267,15 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(
     standing: tuple[Upstream, Relay],
 ) -> None:
     upstream, relay = standing
-    with client_of(relay) as client, pytest.raises(ServerRefusedError, match="at most") as caught:
-        client.continue_session(SESSION, bytes(65 * MEBIBYTE))
-    assert caught.value.status == 413
-    assert not caught.value.temporary
+    with client_of(relay) as client:
+        for call in (
+            lambda: client.continue_session(SESSION, bytes(65 * MEBIBYTE)),
+            lambda: client.membership_codes(SESSION, bytes(MEBIBYTE)),
+        ):
+            with pytest.raises(ServerRefusedError, match="at most") as caught:
+                call()
+            assert caught.value.status == 413
+            assert not caught.value.temporary
     assert upstream.arrivals == []
 
 

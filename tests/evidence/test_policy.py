@@ -23,6 +23,7 @@ from schemas import (
     TrainingConfig,
     WeightRange,
 )
+from schemas.training import TaskLossConfig
 from tests.evidence.contained import contained_run, identity, image_key, pem, signed_image
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -94,6 +95,11 @@ def test_a_request_that_fits_is_accepted() -> None:
         ({"mint_weight": WeightRange(least=1.0, most=1.0)}, {}),
         ({"most_dropout": 0.0}, {}),
         ({"least_calibration_samples": 250}, {}),
+        (
+            {"least_code_length": 256},
+            {"config": {"mint": MintConfig(evidence="codes", code_length=256)}},
+        ),
+        ({"least_code_length": 4096}, {}),
     ],
     ids=[
         "image",
@@ -104,12 +110,25 @@ def test_a_request_that_fits_is_accepted() -> None:
         "weight",
         "dropout",
         "calibration",
+        "codes",
+        "no codes where they would have to be long",
     ],
 )
 def test_what_lies_just_within_an_order_is_accepted(
     ordered: dict[str, Any], requested: dict[str, Any]
 ) -> None:
     policy.check_request(order(**ordered), request(**requested), NOW)
+
+
+def dropping(rate: float | str) -> ModelConfig:
+    return ModelConfig(
+        architecture="resnet18",
+        arguments={"drop_path_rate": rate},
+        classes=10,
+        channels=1,
+        height=8,
+        width=8,
+    )
 
 
 CASES: dict[str, tuple[dict[str, Any], SessionRequest, type[policy.PolicyError]]] = {
@@ -171,6 +190,37 @@ CASES: dict[str, tuple[dict[str, Any], SessionRequest, type[policy.PolicyError]]
         request({"augmentation": "shift"}),
         policy.AugmentationNotAllowedError,
     ),
+    "codes": (
+        {"evidence_kinds": ("membership",)},
+        request({"mint": MintConfig(evidence="codes")}),
+        policy.EvidenceNotAllowedError,
+    ),
+    "no codes": (
+        {"evidence_kinds": ("codes",)},
+        request(),
+        policy.EvidenceNotAllowedError,
+    ),
+    "short codes": (
+        {"least_code_length": 256},
+        request({"mint": MintConfig(evidence="codes", code_length=248)}),
+        policy.CodeLengthError,
+    ),
+    "task loss": (
+        {"task_losses": ("softmax",)},
+        request(
+            {
+                "model": ModelConfig(
+                    architecture="resnet18",
+                    classes=10,
+                    channels=1,
+                    height=8,
+                    width=8,
+                    task_loss=TaskLossConfig(name="arcface"),
+                )
+            }
+        ),
+        policy.TaskLossNotAllowedError,
+    ),
     "task weight": (
         {},
         request({"mint": MintConfig(task_weight=1.5)}),
@@ -185,6 +235,16 @@ CASES: dict[str, tuple[dict[str, Any], SessionRequest, type[policy.PolicyError]]
         {},
         request({"mint": MintConfig(mint_weight=10.5)}),
         policy.LossWeightError,
+    ),
+    "dropout of M": (
+        {"most_model_dropout": 0.2},
+        request({"model": dropping(0.3)}),
+        policy.ModelDropoutError,
+    ),
+    "dropout of M in words": (
+        {"most_model_dropout": 0.2},
+        request({"model": dropping("much")}),
+        policy.ModelDropoutError,
     ),
     "dropout": ({}, request({"mint": MintConfig(dropout=0.6)}), policy.DropoutError),
     "epochs": (

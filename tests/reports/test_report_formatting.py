@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from auditkit.reports import formatting
 from schemas import RateEstimate
 
+PLAIN_DIGITS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+
 
 def plain(text: str) -> str:
     return text.replace("\xa0", " ")
@@ -44,15 +46,17 @@ def test_intervals_have_the_digits_of_their_rate():
         (0.4137931, "0.42"),
         (1e-7, "0.0000001"),
         (0.999, "1"),
+        (9.1e-8, "9.1 × 10⁻⁸"),
+        (1.21e-56, "1.3 × 10⁻⁵⁶"),
     ],
 )
-def test_p_values_are_plain_decimals(value, text):
+def test_p_values_are_plain_decimals_while_their_zeros_can_be_counted(value, text):
     assert formatting.p_value(value) == text
 
 
-@given(st.floats(1e-12, 1.0, exclude_min=True))
+@given(st.floats(1e-300, 1.0, exclude_min=True))
 def test_p_values_are_never_rounded_down(value):
-    shown = float(formatting.p_value(value))
+    shown = float(formatting.p_value(value).translate(PLAIN_DIGITS).replace(" × 10", "e"))
     assert value * (1 - 1e-8) <= shown <= value * 1.11
 
 

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from report_page import Page, found, page, with_findings
 
+from auditkit.mint.metrics import rate
 from auditkit.reports import LogSummary, StepTrace, render_html
-from schemas import AssuranceLevel
+from auditkit.reports.content import QueriedSample
+from schemas import AssuranceLevel, FlaggedRate
+from schemas.evaluation import PROVABLE_RATES
 
 
 def test_the_page_names_the_parties_and_the_case(session_report):
@@ -185,6 +188,43 @@ def test_verdicts_are_put_in_plain_words(session_report):
     assert text.count("Recognised: told to the MINT Model as a member") == 2
     assert text.count("Not recognised: no evidence that it was told to the MINT Model") == 2
     assert f"{1:064x}" in text
+
+
+def test_without_codes_nothing_is_said_of_them(session_report):
+    text = page(session_report).text
+    assert "own membership code" not in text
+    assert "list of hashes" not in text
+    assert "Score against calibration: the p-value is the rank" in text
+
+
+def test_the_page_says_what_a_verdict_rests_on_and_what_codes_add(session_report):
+    everybody, nobody = (
+        tuple(
+            FlaggedRate(false_positive_rate=nominal, flagged=rate(hits, 100))
+            for nominal in PROVABLE_RATES
+        )
+        for hits in (100, 0)
+    )
+    cohorts = tuple(
+        cohort.model_copy(update={"own_code": everybody if cohort.cohort == "told" else nobody})
+        for cohort in session_report.evaluation.cohorts
+    )
+    own = session_report.verdicts[0].verdict.model_copy(
+        update={"evidence": "declared", "code_index": 1234, "p_value": 2e-30}
+    )
+    report = replace(
+        session_report,
+        evaluations=(session_report.evaluation.model_copy(update={"cohorts": cohorts}),),
+        verdicts=(*session_report.verdicts, QueriedSample(own)),
+    )
+    text = page(report).text
+    assert "own membership code, provable, code of sample 1,234" in text
+    assert "2 × 10⁻³⁰" in text
+    assert "the p-value is a proven bound" in text
+    assert "Members can be told by their own codes." in text
+    assert "100 % of the samples told as members agree with their own code" in text
+    assert "At a provable 0.000001" in text
+    assert "What membership codes add to a list of hashes." in text
 
 
 def test_a_failed_check_of_verdicts_is_said_beside_them(session_report):

@@ -42,7 +42,7 @@ from auditkit.mint.evaluation import score_cohort
 from auditkit.mint.metrics import cohort_metrics
 from auditkit.mint.objective import Losses
 from auditkit.mint.preprocessing import normalisation_of
-from auditkit.mint.scores import CohortScores, write_scores
+from auditkit.mint.scores import COHORT_NAMES, CohortScores, write_scores
 from developer_agent.errors import AgentError
 from developer_agent.recorder import Recorder, read_records
 from developer_agent.session import Session, record_grant
@@ -61,14 +61,6 @@ from schemas import (
     StepRecord,
 )
 
-COHORTS: tuple[CohortName, ...] = (
-    "told",
-    "silent",
-    "told_only",
-    "external",
-    "calibration",
-    "test",
-)
 INTERIM_SAMPLES = 500  # per cohort in evaluations during training; the last one takes all
 SEED_MODULUS = 2**63
 
@@ -411,7 +403,7 @@ class Supervision:
         self._saved_step = self._step
 
     def _evaluate(self, epoch: int, limit: int | None) -> dict[CohortName, CohortScores]:
-        scores = {cohort: self._score(cohort, limit) for cohort in COHORTS}
+        scores = {cohort: self._score(cohort, limit) for cohort in COHORT_NAMES}
         scores = {cohort: found for cohort, found in scores.items() if found.size}
         self._recorder.record(
             EvaluationRecord, step=self._step, epoch=epoch, cohorts=tuple(cohort_metrics(scores))

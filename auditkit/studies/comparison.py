@@ -35,6 +35,7 @@ from auditkit.mint.passive import (
     train_passive,
 )
 from auditkit.mint.power import FALSE_ALARM_RATE
+from auditkit.mint.scores import COHORT_NAMES
 from auditkit.studies.references import LACKS_REFERENCES
 from auditkit.studies.set_rates import (
     DECLARED_RATE,
@@ -44,7 +45,7 @@ from auditkit.studies.set_rates import (
     declared_rates,
     undeclared_rates,
 )
-from auditkit.studies.trial import COHORTS, Trial, TrialProgress, peak_bytes, train_trial
+from auditkit.studies.trial import Trial, TrialProgress, peak_bytes, train_trial
 from schemas import (
     CohortName,
     FlaggedRate,
@@ -431,7 +432,7 @@ def _are_spatial(shapes: Sequence[tuple[int, ...]]) -> bool:
 
 
 def _present(trial: Trial) -> list[CohortName]:
-    return [cohort for cohort in COHORTS if len(trial.indices(cohort))]
+    return [cohort for cohort in COHORT_NAMES if len(trial.indices(cohort))]
 
 
 def _double(scores: NDArray[np.float32]) -> Scores:

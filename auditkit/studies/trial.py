@@ -43,19 +43,11 @@ from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.evaluation import Answers, ask, score_cohort
 from auditkit.mint.objective import Losses
 from auditkit.mint.preprocessing import normalisation_of
-from auditkit.mint.scores import CohortScores
+from auditkit.mint.scores import COHORT_NAMES, CohortScores
 from auditkit.studies.early_stopping import EarlyStopping, StoppingRule
 from auditkit.studies.errors import DeviceMissingError
 from schemas import CohortName, Normalisation, SplitSizes, TrainingConfig
 
-COHORTS: tuple[CohortName, ...] = (
-    "told",
-    "silent",
-    "told_only",
-    "external",
-    "calibration",
-    "test",
-)
 Device = Literal["cpu", "cuda"]
 
 SEED_MODULUS = 2**63
@@ -139,7 +131,7 @@ class Trial:
                 members=None if self.codes is None else self.codes.members,
                 own=own.get(cohort),
             )
-            for cohort in COHORTS
+            for cohort in COHORT_NAMES
             if len(self.indices(cohort))
         }
 

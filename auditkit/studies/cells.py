@@ -111,7 +111,7 @@ SCALES: Mapping[ScaleName, Scale] = MappingProxyType(
             width=64,
             passive=PassiveConfig(channels=32, epochs=5),
             precision="bfloat16",
-            threads=2,
+            threads=1,
             device="cpu",
         ),
         # T's second convolution costs the square of its width: a quarter of the authors' 2,048

@@ -67,7 +67,7 @@ class StudySettings(Schema):
     losses: tuple[TaskLossName, ...] = ("softmax", "arcface", "cosface", "adaface")
     margin_scale: FiniteFloat = Field(gt=0.0, description="factor of the cosines")
     passive: PassiveConfig = PassiveConfig()
-    threads: Positive = 2
+    threads: Positive = 1  # more only pay on a machine that does nothing else
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @property

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from auditkit.cli.demo import example
 from auditkit.data.fit import PoolShapeError
 from auditkit.mint.attacks import ATTACKS
 from auditkit.mint.calibration import p_values
+from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.metrics import rate
 from auditkit.studies import comparison_run as running
 from auditkit.studies.comparison import (
@@ -32,6 +34,7 @@ from auditkit.studies.comparison_text import (
 from auditkit.studies.errors import CellFileError, ReferencesError, StudyDataError
 from auditkit.studies.trial import Trial
 from schemas import MintConfig
+from schemas.settings import parse_settings, read_toml
 from tests.studies.small import FRESH, SIZES, first, parts, settings
 
 REFERENCES = 2
@@ -309,3 +312,12 @@ def test_short_shares_never_claim_more_than_was_seen(
     successes: int, trials: int, shown: str
 ) -> None:
     assert short_share(rate(successes, trials)) == shown
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_the_examples_fit_their_pools_and_can_be_built(name: str) -> None:
+    path = example(f"evaluate-{name}.toml")
+    found = parse_settings(ComparisonSettings, read_toml(path), str(path))
+    assert found.sizes.pool == found.pool.selection.limit
+    for variant in found.variants:
+        EnhancedAuditedModel.build(found.joint(variant), seed=0)

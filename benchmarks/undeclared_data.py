@@ -7,6 +7,11 @@ aggregated test compares the mean rank of M's loss with that of C, at a false-al
 Strangers are samples that M never trained on: told-only ones, which the auditor would tell T, and
 fresh ones. Split, sizes and M are those of `membership_codes.py`; near-duplicates are dropped from
 the pool.
+
+Printed on 2026-11-21 on one core of an AMD EPYC server (AVX512, other programs running), seed 0:
+power 0.6 [0.3, 1.0] % at n = 1, 96.6 [95.7, 97.3] % at n = 10, 100.0 [99.8, 100.0] % at n = 50 and
+100, over 2,000 sets drawn again and again from the 500 (10 disjoint sets of 50: all found). No kind
+of stranger raised more alarms than announced; all tables are in results/.
 """
 
 import argparse

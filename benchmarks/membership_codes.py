@@ -13,7 +13,7 @@ percent with exact 95 % intervals.
 
 Settings were chosen on other splits of the same training images, and with the test images in
 sight; every threshold is from the C of the split that is reported. What it printed on 2026-11-21 on
-one core of an AMD EPYC server (AVX512, other programs running) is in results/; seed 0 (seed 1 agrees):
+one core of an AMD EPYC server (AVX512, other programs running) is in results/; seed 0:
 
     accuracy of M+ 57.7 [56.7, 58.7], of M alone 58.2 [57.2, 59.2]
     own code at a provable 10^-6 (and 10^-9): TPR 100.00 [99.92, 100.00]

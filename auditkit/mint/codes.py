@@ -89,11 +89,6 @@ def own_code_p_values(z: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.maximum(bounds, np.finfo(np.float64).tiny), dtype=np.float64)
 
 
-def own_code_threshold(false_positive_rate: float) -> float:
-    """Return the z from which an own code counts at a provable false-positive rate."""
-    return float(np.sqrt(-2.0 * np.log(false_positive_rate)))
-
-
 def _directions(outputs: ArrayLike) -> NDArray[np.float32]:
     values = np.asarray(outputs, dtype=np.float32)
     if values.ndim != 2:

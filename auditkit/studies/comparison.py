@@ -45,7 +45,7 @@ from auditkit.studies.set_rates import (
     declared_rates,
     undeclared_rates,
 )
-from auditkit.studies.trial import Trial, TrialProgress, peak_bytes, train_trial
+from auditkit.studies.trial import Trial, peak_bytes, train_trial
 from schemas import (
     CohortName,
     FlaggedRate,
@@ -210,7 +210,6 @@ def train_alone(
     test: Pool,
     *,
     seed: int,
-    on_epoch: Callable[[TrialProgress], None] = lambda _progress: None,
 ) -> Trial:
     """Train M without any MINT Model.
 
@@ -218,7 +217,7 @@ def train_alone(
         MintError: see `train_trial`.
     """
     nonce = settings.nonce(seed)
-    return train_trial(settings.alone(), pool, test, settings.sizes, nonce, on_epoch=on_epoch)
+    return train_trial(settings.alone(), pool, test, settings.sizes, nonce)
 
 
 def train_variant(
@@ -228,7 +227,6 @@ def train_variant(
     test: Pool,
     *,
     seed: int,
-    on_epoch: Callable[[TrialProgress], None] = lambda _progress: None,
 ) -> Trial:
     """Train M with a variant of T, on the same split as M alone.
 
@@ -243,7 +241,6 @@ def train_variant(
         settings.sizes,
         nonce,
         secret=hashlib.sha256(SECRET_DOMAIN + nonce).digest(),
-        on_epoch=on_epoch,
     )
 
 

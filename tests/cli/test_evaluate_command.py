@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,27 @@ def test_one_command_compares_everything_and_goes_on_where_it_stopped(tmp_path: 
     assert again.stdout == ran.stdout
 
 
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[tuple[str, str]], str]:
+    """Run the command with changed settings; return what it says when it refuses them."""
+
+    def run(change: tuple[str, str]) -> str:
+        output = tmp_path / "evaluation"
+        arguments = ["evaluate", str(settings_file(tmp_path, change)), "--output", str(output)]
+        monkeypatch.setattr(sys, "argv", ["auditkit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        told = capsys.readouterr().err
+        assert told.startswith("error: ")
+        assert not output.exists()
+        return told
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -107,22 +129,9 @@ def test_one_command_compares_everything_and_goes_on_where_it_stopped(tmp_path: 
     ids=["typo in a variant", "typo in a section", "range", "TOML", "C too small"],
 )
 def test_mistakes_in_the_settings_are_told_plainly(
-    change: tuple[str, str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, str], message: str, refused: Callable[[tuple[str, str]], str]
 ) -> None:
-    output = tmp_path / "evaluation"
-    arguments = ["evaluate", str(settings_file(tmp_path, change)), "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", ["auditkit", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert message in told
-    assert not output.exists()
+    assert message in refused(change)
 
 
 @pytest.mark.parametrize(
@@ -135,22 +144,9 @@ def test_mistakes_in_the_settings_are_told_plainly(
     ids=["E too small", "pool too small", "classes"],
 )
 def test_data_that_do_not_suit_are_refused_before_anything_is_trained(
-    change: tuple[str, str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, str], message: str, refused: Callable[[tuple[str, str]], str]
 ) -> None:
-    output = tmp_path / "evaluation"
-    arguments = ["evaluate", str(settings_file(tmp_path, change)), "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", ["auditkit", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert message in told
-    assert not output.exists()
+    assert message in refused(change)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

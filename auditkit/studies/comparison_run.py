@@ -130,15 +130,21 @@ def run(
         StudyError, MintError, DataError: see the messages; finished parts are kept.
     """
     parts = plan(settings)
-    if not all(path_of(settings, part, folder).exists() for part in parts):
-        check_data(settings, open_pool(settings.pool, base), open_pool(settings.test, base))
+    missing = [part for part in parts if not path_of(settings, part, folder).exists()]
+    # Read once for all parts: looking for near-duplicates takes as long as some trainings.
+    data = _opened(settings, base) if missing else None
     folder.mkdir(parents=True, exist_ok=True)
     for count, part in enumerate(parts, start=1):
-        kept = path_of(settings, part, folder).exists()
-        if not kept:
+        if data is not None and part in missing:
             on_start(part)
-            run_apart(part.title, run_part, settings, base, folder, part)
-        yield PartDone(part, kept, count, len(parts))
+            run_apart(part.title, run_part, settings, *data, folder, part)
+        yield PartDone(part, part not in missing, count, len(parts))
+
+
+def _opened(settings: ComparisonSettings, base: Path) -> tuple[Pool, Pool]:
+    pool, test = open_pool(settings.pool, base), open_pool(settings.test, base)
+    check_data(settings, pool, test)
+    return pool, test
 
 
 def check_data(settings: ComparisonSettings, pool: Pool, test: Pool) -> None:
@@ -161,9 +167,10 @@ def check_data(settings: ComparisonSettings, pool: Pool, test: Pool) -> None:
     check_external(sizes, test.size, settings.population, settings.references)
 
 
-def run_part(settings: ComparisonSettings, base: Path, folder: Path, part: Part) -> None:
+def run_part(
+    settings: ComparisonSettings, pool: Pool, test: Pool, folder: Path, part: Part
+) -> None:
     """Run one part in this process, and keep its result."""
-    pool, test = open_pool(settings.pool, base), open_pool(settings.test, base)
     path = path_of(settings, part, folder)
     if part.kind == "reference":
         logits = _reference(settings, pool, test, part)

@@ -51,7 +51,7 @@ def folder(whole: ComparisonSettings, tmp_path_factory: pytest.TempPathFactory) 
     """All parts of a comparison, run in this process."""
     folder = tmp_path_factory.mktemp("comparison")
     for part in plan(whole):
-        run_part(whole, Path(), folder, part)
+        run_part(whole, *parts(), folder, part)
     return folder
 
 
@@ -88,7 +88,7 @@ def test_a_single_reference_is_no_reason_to_lose_a_long_run(
     reference = plan(lonely)[0]
     kept = running.path_of(lonely, reference, folder)
     (tmp_path / kept.name).write_bytes(kept.read_bytes())
-    run_part(lonely, Path(), tmp_path, Part("alone", "alone", 0))
+    run_part(lonely, *parts(), tmp_path, Part("alone", "alone", 0))
     names = {entry.method for entry in results(lonely, tmp_path, "a machine").methods}
     assert "loss" in names
     assert not names & {"lira_online", "lira_offline", "rmia_online", "rmia_offline"}
@@ -233,7 +233,7 @@ def test_damaged_results_are_named(whole: ComparisonSettings, folder: Path, tmp_
     reference = running.path_of(whole, Part("reference", "reference0", 0, 0), folder)
     (tmp_path / reference.name).write_bytes(reference.read_bytes()[:200])
     with pytest.raises(CellFileError, match=f"{reference.name} is not a result.*remove it"):
-        run_part(whole, Path(), tmp_path, Part("alone", "alone", 0))
+        run_part(whole, *parts(), tmp_path, Part("alone", "alone", 0))
 
 
 def test_data_that_do_not_suit_are_refused_before_training(whole: ComparisonSettings) -> None:

@@ -88,10 +88,10 @@ CONFIG = TrainingConfig(
 
 
 def hidden_width(sizes: SplitSizes) -> int:
-    """Return a width with which T has twice as many weights as the codes have numbers."""
+    """Return a width with which T has four times as many weights as the codes have numbers."""
     members = sizes.told + sizes.told_only
     length = CONFIG.mint.code_length
-    return max(1024, -(-2 * members * length // (FLAT_FEATURES + length) // 256) * 256)
+    return max(1024, -(-4 * members * length // (FLAT_FEATURES + length) // 256) * 256)
 
 
 def percent(rate: RateEstimate) -> str:
@@ -256,6 +256,7 @@ def main() -> None:
     parser.add_argument("--told", type=int, default=SIZES.told, help="members told to T")
     parser.add_argument("--external", type=int, default=SIZES.external, help="samples of E")
     parser.add_argument("--epochs", type=int, default=CONFIG.epochs)
+    parser.add_argument("--brief", action="store_true", help="training, copies and reader alone")
     arguments = parser.parse_args()
     sizes = SIZES.model_copy(update={"told": arguments.told, "external": arguments.external})
     mint = CONFIG.mint.model_copy(update={"hidden": (hidden_width(sizes),)})
@@ -278,8 +279,9 @@ def main() -> None:
         show_training(trial, alone)
         show_robustness(trial)
         show_keyless(trial)
-        show_persistence(trial, alone)
-        show_false_positives(trial)
+        if not arguments.brief:
+            show_persistence(trial, alone)
+            show_false_positives(trial)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from auditkit.mint.models import outline
 from auditkit.mint.taps import find_taps
 from schemas import MintConfig, ModelConfig, TapConfig
 
-# z of a perfect answer is 16 then, and a p-value of 10^-6 needs 5.3.
+# z of the answer that T aims at is 11 then, and a p-value of 10^-6 needs 5.3.
 CODE_LENGTH = 256
-# T gets this many weights for each number of the members' codes; with fewer, it forgets some.
-WEIGHTS_PER_NUMBER = 2
+# T gets this many weights for each number of the members' codes; with fewer, it learns them later.
+WEIGHTS_PER_NUMBER = 4
 LEAST_WIDTH = 1_024
 WIDTH_STEP = 256
 CHANNELS = 64

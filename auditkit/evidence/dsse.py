@@ -16,7 +16,7 @@ from auditkit.evidence.errors import (
     SignatureError,
     ThresholdError,
 )
-from auditkit.evidence.keys import PublicKey, SigningKey
+from auditkit.evidence.keys import PublicKey, Signer
 
 IN_TOTO_PAYLOAD_TYPE = "application/vnd.in-toto+json"
 """Payload type of in-toto statements (in-toto attestation framework, Envelope layer)."""
@@ -63,8 +63,8 @@ class Envelope:
     def from_bytes(cls, data: bytes) -> "Envelope":
         """Read a JSON envelope.
 
-        As the specification demands, fields that it does not know are ignored, a missing `keyid` is
-        an empty one, and base64 may be standard or URL-safe. A member named twice is refused.
+        As the specification demands, fields that it does not know are ignored, empty fields may be
+        left out, and base64 may be standard or URL-safe. A member named twice is refused.
 
         Raises:
             EnvelopeFormatError: not such an envelope, or one beyond the size limits.
@@ -92,7 +92,7 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
 
 
 def sign(
-    payload: bytes, keys: Sequence[SigningKey], payload_type: str = IN_TOTO_PAYLOAD_TYPE
+    payload: bytes, keys: Sequence[Signer], payload_type: str = IN_TOTO_PAYLOAD_TYPE
 ) -> Envelope:
     """Return an envelope with one signature for each key.
 
@@ -118,7 +118,7 @@ def verify(
     """Return the payload when `threshold` different keys have signed it (DSSE (t, n) protocol).
 
     Bad signatures and signatures by unknown keys are skipped. The key identifier only decides which
-    key is tried; a key that signs twice, or is listed under two identifiers, counts once.
+    key is tried first; a key that signs twice, or is listed under two identifiers, counts once.
 
     Args:
         envelope: what has been received.
@@ -133,11 +133,8 @@ def verify(
     if threshold < 1:
         raise ThresholdError(f"expected a threshold of at least 1, found {threshold}")
     message = pre_authentication_encoding(envelope.payload_type, envelope.payload)
-    signers: set[PublicKey] = set()
-    for signature in envelope.signatures:
-        hinted = keys.get(signature.keyid)
-        candidates = keys.values() if hinted is None else (hinted,)
-        signers.update(key for key in candidates if _has_signed(key, signature.sig, message))
+    found = {_signer(signature, keys, message) for signature in envelope.signatures}
+    signers = found - {None}
     if len(signers) < threshold:
         raise ThresholdError(
             f"expected signatures by {threshold} of {len(keys)} trusted keys, found {len(signers)}"
@@ -147,6 +144,15 @@ def verify(
             f"expected a payload of type {payload_type}, found {envelope.payload_type[:80]!r}"
         )
     return envelope.payload
+
+
+def _signer(
+    signature: EnvelopeSignature, keys: Mapping[str, PublicKey], message: bytes
+) -> PublicKey | None:
+    """Return the trusted key that has signed, trying the one that the identifier hints at first."""
+    hinted = keys.get(signature.keyid)
+    candidates = keys.values() if hinted is None else (hinted, *keys.values())
+    return next((key for key in candidates if _has_signed(key, signature.sig, message)), None)
 
 
 def _has_signed(key: PublicKey, signature: bytes, message: bytes) -> bool:
@@ -160,12 +166,11 @@ def _has_signed(key: PublicKey, signature: bytes, message: bytes) -> bool:
 def _signature(item: Any) -> EnvelopeSignature:  # noqa: ANN401 - any JSON value
     if not isinstance(item, dict):
         raise EnvelopeFormatError("expected each signature as a JSON object")
-    keyid = _label(item, "keyid") if "keyid" in item else ""
-    return EnvelopeSignature(keyid, _decoded(item, "sig"))
+    return EnvelopeSignature(_label(item, "keyid"), _decoded(item, "sig"))
 
 
 def _label(document: dict[str, Any], name: str) -> str:
-    value = document.get(name)
+    value = document.get(name, "")
     if not isinstance(value, str) or len(value) > MAX_LABEL_CHARACTERS:
         raise EnvelopeFormatError(
             f"expected `{name}` as text of at most {MAX_LABEL_CHARACTERS} characters"
@@ -174,7 +179,7 @@ def _label(document: dict[str, Any], name: str) -> str:
 
 
 def _decoded(document: dict[str, Any], name: str) -> bytes:
-    value = document.get(name)
+    value = document.get(name, "")
     if not isinstance(value, str):
         raise EnvelopeFormatError(f"expected `{name}` as base64 text")
     try:

@@ -102,7 +102,35 @@ class TrustRootExpiredError(TrustRootError):
 
 
 class TrustRootVersionError(TrustRootError):
-    """A trust root does not follow the one before it."""
+    """A version of the trust root is another auditor's."""
+
+
+class TrustRootForkError(TrustRootError):
+    """Two histories of one trust root: a version is not the one that is known or named."""
+
+
+class TrustRootGapError(TrustRootError):
+    """Versions of the trust root are missing between others."""
+
+
+class TrustRootOrderError(TrustRootError):
+    """Versions of the trust root are not in the order of their numbers and dates."""
+
+
+class TrustRootRollbackError(TrustRootError):
+    """An older version of the trust root was offered than the one that is known."""
+
+
+class TrustRoleMissingError(TrustRootError):
+    """The trust root gives no key for the role that a signature needs."""
+
+
+class TrustRootNotInForceError(EvidenceError):
+    """A document is older than every version of the trust root that is known."""
+
+
+class RevokedKeyError(EvidenceError):
+    """A signature counts for nothing because its key was revoked."""
 
 
 class BundleError(EvidenceError):

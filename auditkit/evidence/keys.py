@@ -7,6 +7,7 @@ messages, and points with a second encoding. Neither may ever speak for anyone h
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -119,6 +120,17 @@ class PublicKey:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, data)
         except InvalidSignature as error:
             raise SignatureError(f"not a signature by key {self.hex} over these bytes") from error
+
+
+class Signer(Protocol):
+    """Whatever signs with an Ed25519 key: one in memory, or one that never leaves its token."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half."""
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the 64 bytes of the Ed25519 signature over `data`."""
 
 
 class SigningKey:

@@ -148,21 +148,25 @@ def verify_consistency(
 ) -> None:
     """Return when the newer tree begins with the older one (RFC 9162, section 2.1.4.2).
 
-    RFC 9162 leaves the empty tree open: here its root must be the hash of nothing, and nothing
-    else is needed, since every tree extends it.
+    Two heads of one size agree when their roots are the same bytes; nothing is hashed for it.
+    RFC 9162 leaves growth from the empty tree open: here the older root must be the hash of
+    nothing, and nothing else is needed, since every tree extends it.
 
     Raises:
-        HashLengthError: a hash is not 32 bytes long.
+        HashLengthError: a hash is not 32 bytes long, and the sizes differ.
         ConsistencyProofError: the tree shrank, the proof is too long or too short, or it leads to
             other roots.
     """
-    _check_hashes([old_root, new_root, *proof])
     if not 0 <= old_size <= new_size:
         raise ConsistencyProofError(
             f"an append-only tree cannot go from {old_size} to {new_size} leaves"
         )
-    if old_size in (0, new_size):
-        _verify_trivial_consistency(old_size, new_size, proof, old_root, new_root)
+    if old_size == new_size:
+        _verify_equal_heads(old_size, proof, old_root, new_root)
+        return
+    _check_hashes([old_root, new_root, *proof])
+    if old_size == 0:
+        _verify_growth_from_nothing(new_size, proof, old_root)
         return
     computed_old, computed_new = _roots_from_consistency_proof(old_size, new_size, proof, old_root)
     if computed_old != old_root:
@@ -202,15 +206,7 @@ class Frontier:
         Raises:
             HashLengthError: the hash is not 32 bytes long.
         """
-        _check_hashes([leaf_hash])
-        subtree = bytes(leaf_hash)
-        # Each trailing one of the size is a complete subtree that the new leaf completes further.
-        remaining = self._size
-        while remaining % 2 == 1:
-            subtree = node_hash(self._subtrees.pop(), subtree)
-            remaining >>= 1
-        self._subtrees.append(subtree)
-        self._size += 1
+        self.extend((leaf_hash,))
 
     def extend(self, leaf_hashes: Iterable[bytes]) -> None:
         """Add leaves in order, given by their hashes.
@@ -218,17 +214,43 @@ class Frontier:
         Raises:
             HashLengthError: a hash is not 32 bytes long; the leaves before it have been added.
         """
-        for item in leaf_hashes:
-            self.append(item)
+        subtrees, size = self._subtrees, self._size
+        try:
+            for item in leaf_hashes:
+                if len(item) != HASH_BYTES:
+                    raise HashLengthError(_wrong_length(item))
+                subtree = bytes(item)
+                # Each trailing one of the size is a complete subtree that the leaf completes.
+                remaining = size
+                while remaining & 1:
+                    subtree = hashlib.sha256(NODE_PREFIX + subtrees.pop() + subtree).digest()
+                    remaining >>= 1
+                subtrees.append(subtree)
+                size += 1
+        finally:
+            self._size = size
 
     def root(self) -> bytes:
         """Return the root of the tree as it stands."""
-        if not self._subtrees:
-            return EMPTY_ROOT
-        computed = self._subtrees[-1]
-        for subtree in reversed(self._subtrees[:-1]):
-            computed = node_hash(subtree, computed)
-        return computed
+        return _fold(self._subtrees) if self._subtrees else EMPTY_ROOT
+
+    def consistency_proof(self, added: Iterable[bytes]) -> list[bytes]:
+        """Return the proof from this tree to the one with more leaves (RFC 6962, section 2.1.2).
+
+        Needs the new leaves only: what lies before them enters the proof as the complete subtrees
+        that the frontier holds.
+
+        Args:
+            added: hashes of the leaves that follow, in order.
+
+        Raises:
+            HashLengthError: a hash is not 32 bytes long.
+        """
+        hashes = list(added)
+        _check_hashes(hashes)
+        if not self._size or not hashes:
+            return []
+        return _extension_proof(self._size, list(self._subtrees), hashes, whole=True)
 
     def copy(self) -> "Frontier":
         """Return an independent frontier of the same tree, to try appends on."""
@@ -271,7 +293,7 @@ def _hashes(leaves: Sequence[bytes], size: int) -> list[bytes]:
         if not isinstance(leaf, LeafHash):
             leaf = leaf_hash(leaf)
         elif len(leaf) != HASH_BYTES:
-            raise HashLengthError(f"expected a leaf hash of {HASH_BYTES} bytes, found {len(leaf)}")
+            raise HashLengthError(_wrong_length(leaf))
         hashes.append(leaf)
     return hashes
 
@@ -306,17 +328,56 @@ def _subproof(hashes: Sequence[bytes], old_size: int, *, whole: bool) -> list[by
     return [*_subproof(right, old_size - split, whole=False), _root(left)]
 
 
-def _verify_trivial_consistency(
-    old_size: int, new_size: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes
+def _extension_proof(
+    old_size: int, subtrees: list[bytes], added: Sequence[bytes], *, whole: bool
+) -> list[bytes]:
+    """SUBPROOF(old_size, D[n], whole) with the older leaves given as complete subtrees.
+
+    Args:
+        old_size: leaves before the added ones; 0 < old_size.
+        subtrees: their complete subtrees, largest first: one for each one among the binary digits
+            of `old_size`.
+        added: hashes of the leaves that follow.
+        whole: SUBPROOF's b.
+    """
+    size = old_size + len(added)
+    if not added:
+        return [] if whole else [_fold(subtrees)]
+    split = 1 << ((size - 1).bit_length() - 1)  # largest power of two below the size
+    if old_size <= split:
+        left, right = added[: split - old_size], added[split - old_size :]
+        return [*_extension_proof(old_size, subtrees, left, whole=whole), _root(right)]
+    # Then the older tree's largest complete subtree is the whole left half of the newer tree.
+    proof = _extension_proof(old_size - split, subtrees[1:], added, whole=False)
+    return [*proof, subtrees[0]]
+
+
+def _fold(subtrees: Sequence[bytes]) -> bytes:
+    """Return the root over complete subtrees, the largest first."""
+    computed = subtrees[-1]
+    for subtree in reversed(subtrees[:-1]):
+        computed = node_hash(subtree, computed)
+    return computed
+
+
+def _verify_equal_heads(
+    size: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes
 ) -> None:
     if proof:
         raise ConsistencyProofError(
-            f"expected an empty proof from size {old_size} to {new_size}, found {len(proof)} hashes"
+            f"expected an empty proof from size {size} to itself, found {len(proof)} hashes"
         )
-    if old_size == 0 and old_root != EMPTY_ROOT:
+    if old_root != new_root:
+        raise ConsistencyProofError(f"two different roots at the same size {size}")
+
+
+def _verify_growth_from_nothing(new_size: int, proof: Sequence[bytes], old_root: bytes) -> None:
+    if proof:
+        raise ConsistencyProofError(
+            f"expected an empty proof from size 0 to {new_size}, found {len(proof)} hashes"
+        )
+    if old_root != EMPTY_ROOT:
         raise ConsistencyProofError("the root of the older, empty tree is not the empty root")
-    if old_size == new_size and old_root != new_root:
-        raise ConsistencyProofError(f"two different roots at the same size {old_size}")
 
 
 def _roots_from_consistency_proof(
@@ -362,4 +423,8 @@ def _check_index(index: int, size: int) -> None:
 def _check_hashes(hashes: Iterable[bytes]) -> None:
     for item in hashes:
         if len(item) != HASH_BYTES:
-            raise HashLengthError(f"expected hashes of {HASH_BYTES} bytes, found {len(item)}")
+            raise HashLengthError(_wrong_length(item))
+
+
+def _wrong_length(item: bytes) -> str:
+    return f"expected hashes of {HASH_BYTES} bytes, found {len(item)}"

@@ -15,10 +15,16 @@ ORDER_PREDICATE = "https://auditkit.dev/order/v1"
 GRANT_PREDICATE = "https://auditkit.dev/grant/v1"
 CONTINUATION_PREDICATE = "https://auditkit.dev/continuation/v1"
 VERDICT_PREDICATE = "https://auditkit.dev/verdict/v1"
+VERIFICATION_PREDICATE = "https://auditkit.dev/verification-summary/v1"
+REPLAY_DRAW_PREDICATE = "https://auditkit.dev/replay-draw/v1"
+REPLAY_RESULT_PREDICATE = "https://auditkit.dev/replay-result/v1"
 TRUST_ROOT_PREDICATE = "https://auditkit.dev/trust-root/v1"
 
 MAX_SUBJECTS = 1_000
 """Most subjects read in one statement; ours have one."""
+
+UNNAMED = "_"
+"""Name of a subject whose name means nothing (in-toto Statement, field `subject`)."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -67,8 +73,8 @@ def make(predicate_type: str, predicate: Schema, subjects: Mapping[str, str]) ->
 def parse(payload: bytes, predicate_type: str, model: type[S]) -> S:
     """Return the predicate of a statement whose signatures have been verified.
 
-    Fields of the statement that the specification does not know are ignored, as it demands; the
-    predicate itself must fit the model exactly.
+    Fields of the statement that the specification does not know are ignored, and a missing
+    predicate is an empty one, as it demands; the predicate itself must fit the model exactly.
 
     Raises:
         StatementError: not a statement of version 1, without subject, or with another predicate.
@@ -84,24 +90,34 @@ def parse(payload: bytes, predicate_type: str, model: type[S]) -> S:
             f"expected a statement of {predicate_type}, found "
             f"{str(document.get('predicateType'))[:80]!r}"
         )
-    _check_subjects(_subjects(document.get("subject")))
+    _check_read_subjects(document.get("subject"))
     try:
-        return model.from_bytes(canonical.to_bytes(document.get("predicate")))
+        return model.from_bytes(canonical.to_bytes(document.get("predicate", {})))
     except ValidationError as error:
         raise StatementError(f"the predicate is not a {model.__name__}: {error}") from error
 
 
-def _subjects(value: Any) -> dict[str, str]:  # noqa: ANN401 - any JSON value
-    if not isinstance(value, list) or len(value) > MAX_SUBJECTS:
-        raise StatementError(f"expected a list of at most {MAX_SUBJECTS} subjects")
-    subjects: dict[str, str] = {}
+def _check_read_subjects(value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Check what in-toto demands of subjects: each has a digest; a name is optional."""
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_SUBJECTS:
+        raise StatementError(f"expected a list of 1 to {MAX_SUBJECTS} subjects")
+    names: set[str] = set()
     for item in value:
-        name = item.get("name") if isinstance(item, dict) else None
-        digests = item.get("digest") if isinstance(item, dict) else None
-        if not isinstance(name, str) or not isinstance(digests, dict) or name in subjects:
-            raise StatementError("expected subjects with a digest set and different names")
-        subjects[name] = digests.get("sha256", "")
-    return subjects
+        name = item.get("name", UNNAMED) if isinstance(item, dict) else None
+        if not isinstance(name, str) or name in names:
+            raise StatementError("expected subjects as objects whose names are text and differ")
+        names |= {name} - {UNNAMED}
+        _check_digests(item.get("digest"))
+
+
+def _check_digests(value: Any) -> None:  # noqa: ANN401 - any JSON value
+    if not isinstance(value, dict) or not value:
+        raise StatementError("expected at least one digest for each subject")
+    for algorithm, digest in value.items():
+        if not isinstance(digest, str) or not digest:
+            raise StatementError(f"expected the {algorithm[:80]!r} digest of a subject as text")
+    if "sha256" in value and not _SHA256.fullmatch(value["sha256"]):
+        raise StatementError("expected a SHA-256 digest as 64 lower-case hexadecimal digits")
 
 
 def _check_subjects(subjects: Mapping[str, str]) -> None:

@@ -202,6 +202,11 @@ TRIVIAL_CASES = {
     "a tree cannot vanish": (5, 0, [], ROOTS[5], EMPTY_ROOT, False),
     "sizes are not negative": (-1, 4, [], ROOTS[5], ROOTS[4], False),
     "growth needs a proof": (4, 5, [], ROOTS[4], ROOTS[5], False),
+    "nothing extends no tree but the empty one": (0, 5, [], ROOTS[5], ROOTS[5], False),
+    "two heads of the empty tree": (0, 0, [], OTHER, OTHER, True),
+    "two heads of one tree, nothing hashed": (5, 5, [], b"short", b"short", True),
+    "a proof of the wrong size": (3, 8, consistency_proof(HASHES, 3, 7), ROOTS[3], ROOTS[8], False),
+    "beyond every tree": (2**64, 2**65, [], ROOTS[4], ROOTS[5], False),
 }
 
 
@@ -231,6 +236,8 @@ def test_a_hash_has_32_bytes(length):
     with pytest.raises(HashLengthError):
         verify_consistency(1, 2, [OTHER], OTHER, short)
     with pytest.raises(HashLengthError):
+        verify_consistency(0, 2, [], EMPTY_ROOT, short)
+    with pytest.raises(HashLengthError):
         Frontier().append(short)
     with pytest.raises(HashLengthError):
         root([LeafHash(short)])
@@ -248,6 +255,24 @@ def test_a_stored_frontier_grows_like_the_tree(size, more):
     tried.extend(HASHES[size : size + more])
     assert tried.root() == ROOTS[min(64, size + more)]
     assert restored.root() == ROOTS[size], "a copy is independent"
+
+
+def test_a_bad_leaf_among_good_ones_leaves_the_good_ones():
+    frontier = Frontier()
+    with pytest.raises(HashLengthError):
+        frontier.extend([*HASHES[:7], b"short", *HASHES[7:]])
+    assert (frontier.size, frontier.root()) == (7, ROOTS[7])
+
+
+def test_leaves_that_end_early_leave_those_that_came():
+    def interrupted():
+        yield from HASHES[:5]
+        raise OSError("disk")
+
+    frontier = Frontier()
+    with pytest.raises(OSError, match="disk"):
+        frontier.extend(interrupted())
+    assert (frontier.size, frontier.root()) == (5, ROOTS[5])
 
 
 def test_a_long_log_grows_without_its_leaves():

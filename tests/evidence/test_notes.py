@@ -194,6 +194,41 @@ def test_unknown_signatures_are_ignored():
     assert verify(note.to_bytes(), [SESSION]).signatures == ((SESSION, None),)
 
 
+def test_signatures_of_types_to_come_are_ignored_and_their_keys_are_refused():
+    """ML-DSA-44 cosignatures (type 0x06) are what a witness of tomorrow will send."""
+    future = NoteSignature(COSIGNER, b"\6\6\6\6", bytes(8 + 2420))
+    note = cosign(
+        replace(SIGNED, signatures=(future, *SIGNED.signatures)), COSIGNER, AUDITOR_KEY, 5
+    )
+    verified = verify(note.to_bytes(), [SESSION, AUDITOR])
+    assert [found.key for found in verified.signatures] == [SESSION, AUDITOR]
+    with pytest.raises(VerifierKeyError, match="0x01 or 0x04"):
+        VerifierKey.parse(encoded_key(COSIGNER, b"\6" + bytes(1312)))
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 71, 73, 80])
+def test_a_cosignature_has_72_bytes(length):
+    whole = cosign(SIGNED, COSIGNER, AUDITOR_KEY, 5).signatures[1].signature
+    data = (whole + bytes(8))[:length] or b"\0"
+    note = replace(SIGNED, signatures=(NoteSignature(COSIGNER, AUDITOR.key_hash, data),))
+    with pytest.raises((SignatureError, CosignatureTimeError)):
+        verify(note.to_bytes(), [AUDITOR])
+
+
+def test_a_second_bad_signature_by_a_known_key_spoils_the_note_too():
+    bad = NoteSignature(ORIGIN, SESSION.key_hash, bytes(64))
+    for lines in [(bad, *SIGNED.signatures), (*SIGNED.signatures, bad)]:
+        with pytest.raises(SignatureError):
+            verify(replace(SIGNED, signatures=lines).to_bytes(), [SESSION])
+
+
+def test_a_cosignature_does_not_outlive_an_extension_line():
+    note = cosign(sign(TEXT + "extension\n", ORIGIN, SESSION_KEY), COSIGNER, AUDITOR_KEY, 5)
+    shortened = replace(note, text=TEXT, signatures=note.signatures[1:])
+    with pytest.raises(SignatureError):
+        verify(shortened.to_bytes(), [AUDITOR])
+
+
 def test_a_bad_signature_by_a_known_key_spoils_the_note():
     bad = NoteSignature(ORIGIN, SESSION.key_hash, STRANGER_KEY.sign(TEXT.encode()))
     for lines in [(bad,), (bad, *SIGNED.signatures), (*SIGNED.signatures, bad)]:
@@ -279,6 +314,20 @@ WELL_FORMED_NOTES = {
     "empty lines at the start": ("\n\ntext\n", f"\n\ntext\n\n{GOOD_LINE}"),
     "text that looks like a signature": (f"a\n\n{GOOD_LINE}", f"a\n\n{GOOD_LINE}\n{GOOD_LINE}"),
     "a delete character": ("a\x7fb\n", f"a\x7fb\n\n{GOOD_LINE}"),
+    "an empty line at the start of every line": ("\n\n\n", f"\n\n\n\n{GOOD_LINE}"),
+    "a signature of a type to come": (
+        "text\n",
+        f"text\n\n{line('example.com/pq', b'1234', bytes(8 + 2420))}",
+    ),
+    "characters that only look like spaces or newlines": (
+        "a\u2028b\u0085c\u200bd\n",
+        f"a\u2028b\u0085c\u200bd\n\n{GOOD_LINE}",
+    ),
+    "a name with every other sign": ("text\n", f"text\n\n{line('a/b—:=@é', b'1234', b'x')}"),
+    "a base64 signature with both special signs": (
+        "text\n",
+        f"text\n\n{line('a', b'1234', bytes([0xFB, 0xFF, 0xFE]))}",
+    ),
     "as many signatures as allowed": ("text\n", f"text\n\n{GOOD_LINE * MAX_SIGNATURES}"),
 }
 
@@ -413,6 +462,36 @@ def test_malformed_checkpoints_are_refused(text):
 def test_a_checkpoint_that_is_not_utf8_is_refused():
     with pytest.raises(CheckpointFormatError):
         parse_checkpoint(b"orig\xffin\n7\n" + ROOT_TEXT.encode() + b"\n")
+
+
+WELL_FORMED_CHECKPOINTS = {
+    "an empty tree": (f"origin\n0\n{ROOT_TEXT}\n", ("origin", 0, ())),
+    "the largest tree": (f"origin\n{2**63 - 1}\n{ROOT_TEXT}\n", ("origin", 2**63 - 1, ())),
+    "an origin with spaces and a plus sign": (
+        f"go.sum database tree + more\n7\n{ROOT_TEXT}\n",
+        ("go.sum database tree + more", 7, ()),
+    ),
+    "an origin that is a number": (f"7\n7\n{ROOT_TEXT}\n", ("7", 7, ())),
+    "extensions": (f"origin\n7\n{ROOT_TEXT}\na \n b\n", ("origin", 7, ("a ", " b"))),
+    "extensions that repeat the checkpoint": (
+        f"origin\n7\n{ROOT_TEXT}\norigin\n8\n{ROOT_TEXT}\n",
+        ("origin", 7, ("origin", "8", ROOT_TEXT)),
+    ),
+    "an extension that looks like a signature": (
+        f"origin\n7\n{ROOT_TEXT}\n{GOOD_LINE}",
+        ("origin", 7, (GOOD_LINE.rstrip(),)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WELL_FORMED_CHECKPOINTS.values(), ids=WELL_FORMED_CHECKPOINTS)
+def test_unusual_checkpoints_are_read(case):
+    text, (origin, size, extensions) = case
+    checkpoint = Checkpoint(origin, size, ROOT, extensions)
+    assert parse_checkpoint(text) == parse_checkpoint(text.encode()) == checkpoint
+    note = sign(text, ORIGIN, SESSION_KEY)
+    cosigned = cosign(note, COSIGNER, AUDITOR_KEY, 0)
+    assert verify(cosigned.to_bytes(), [AUDITOR]).signatures == ((AUDITOR, 0),)
 
 
 UNWRITABLE_CHECKPOINTS = {

@@ -1,16 +1,20 @@
 """A statement says which kind of document it holds and what it is about."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ConfigDict
 
 from auditkit.evidence import statements
 from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.errors import EvidenceError, StatementError
 from schemas import SampleCommitment, SplitSizes
+from schemas.base import Schema
 
+EXAMPLES = json.loads((Path(__file__).parent / "vectors" / "statements.json").read_text())
 SIZES = SplitSizes(told=3, silent=1, told_only=0, external=2, calibration=4)
 DIGEST = sha256_hex(b"subject")
 PREDICATE_TYPE = statements.ORDER_PREDICATE
@@ -63,6 +67,36 @@ def test_unknown_fields_of_a_statement_are_ignored():
     assert statements.parse(changed(extension=1), PREDICATE_TYPE, SplitSizes) == SIZES
 
 
+SUBJECTS_OF_OTHERS = {
+    "without a name": [{"digest": {"sha256": DIGEST}}],
+    "two without a name that means anything": [{"name": "_", "digest": {"sha256": DIGEST}}] * 2,
+    "without SHA-256": [{"name": "a", "digest": {"gitCommit": "d20ace79"}}],
+    "with several digests": [{"name": "a", "digest": {"sha256": DIGEST, "sha512": "d5b0"}}],
+    "with other fields": [{"uri": "https://a", "digest": {"sha1": "00"}, "annotations": {}}],
+}
+
+
+@pytest.mark.parametrize("subject", SUBJECTS_OF_OTHERS.values(), ids=SUBJECTS_OF_OTHERS)
+def test_subjects_are_read_as_the_specification_allows(subject):
+    assert statements.parse(changed(subject=subject), PREDICATE_TYPE, SplitSizes) == SIZES
+
+
+class AnyPredicate(Schema):
+    """Stands for the predicates of others: every field is allowed."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def test_a_missing_predicate_is_an_empty_one():
+    assert statements.parse(without("predicate"), PREDICATE_TYPE, AnyPredicate) == AnyPredicate()
+
+
+@pytest.mark.parametrize("case", EXAMPLES, ids=lambda case: case["predicateType"])
+def test_published_statements_are_read(case):
+    predicate = statements.parse(json.dumps(case).encode(), case["predicateType"], AnyPredicate)
+    assert predicate.model_dump() == case["predicate"]
+
+
 MALFORMED = {
     "nothing": b"",
     "not JSON": b"statement",
@@ -75,9 +109,12 @@ MALFORMED = {
     "no subject": without("subject"),
     "an empty list of subjects": changed(subject=[]),
     "a subject that is text": changed(subject=["order/o1"]),
-    "a subject without a name": changed(subject=[{"digest": {"sha256": DIGEST}}]),
+    "a subject whose name is a number": changed(subject=[{"name": 1, "digest": {"sha1": "00"}}]),
     "a subject without digests": changed(subject=[{"name": "a"}]),
-    "a subject without SHA-256": changed(subject=[{"name": "a", "digest": {"sha1": "00"}}]),
+    "a subject with no digest": changed(subject=[{"name": "a", "digest": {}}]),
+    "digests in a list": changed(subject=[{"name": "a", "digest": [DIGEST]}]),
+    "an empty digest": changed(subject=[{"name": "a", "digest": {"sha1": ""}}]),
+    "a digest of null": changed(subject=[{"name": "a", "digest": {"sha1": None}}]),
     "a digest in upper case": changed(subject=[{"name": "a", "digest": {"sha256": "A" * 64}}]),
     "a digest that is a number": changed(subject=[{"name": "a", "digest": {"sha256": 1}}]),
     "one subject twice": changed(subject=[{"name": "a", "digest": {"sha256": DIGEST}}] * 2),

@@ -1,31 +1,46 @@
 """The auditor's home folder: keys, trust root, database and blobs.
 
-    keys/{root,order,session,cosigner,verdict}.pem    0600
-    trust-root.json                                   DSSE, signed by the root key
-    auditor.sqlite3                                   0600, unless another database is set
-    blobs/                                            submitted models, by SHA-256
+    keys/<role>.pem                     0600; a root key may have a passphrase, or lie elsewhere
+    keys/<role>.<keyid>.pem             0600, keys that came with a later version
+    trust-root.json                     DSSE, the newest version, signed by the root keys
+    trust-root.versions/                the versions before it
+    auditor.sqlite3                     0600, unless another database is set
+    blobs/                              submitted models, by SHA-256
 
-The server needs the session, cosigner and verdict keys. The root and the order key are used by the
-command line only and may be kept elsewhere.
+The server needs the keys of session, cosigner, verdict, registry and replay. The root keys and the
+order key are used by the command line only and may be kept elsewhere.
 """
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 from auditkit.evidence import trust
-from auditkit.evidence.errors import EvidenceError
-from auditkit.evidence.keys import SigningKey
+from auditkit.evidence.errors import TrustRoleMissingError
+from auditkit.evidence.keys import PublicKey, Signer, SigningKey
+from auditkit.evidence.trust_history import TrustHistory
 from auditor_server import tokens
-from auditor_server.errors import HomeError, HomeExistsError, HomeNotFoundError
+from auditor_server.errors import (
+    HomeError,
+    HomeExistsError,
+    HomeNotFoundError,
+    LateVersionError,
+    TrustRootNotFoundError,
+)
+from auditor_server.keys import open_key_file, write_private
 from auditor_server.store.blobs import BlobStore
 from auditor_server.store.store import Store, make_engine
 from auditor_server.tokens import TokenRole
+from auditor_server.trust_files import TrustFile
 from schemas import Role, RoleName, TrustRoot
 
-KEY_ROLES: tuple[RoleName, ...] = ("root", "order", "session", "cosigner", "verdict")
+__all__ = ["PRIVATE_FOLDER_MODE", "Home", "create_home", "open_home", "write_private"]
+
+KEY_ROLES: tuple[RoleName, ...] = get_args(RoleName)
+# Roles whose keys the command line uses, and that sign nothing while the server runs.
+OFFLINE_ROLES: frozenset[RoleName] = frozenset({"root", "order"})
 # Long enough for the archive of a finished audit; the auditor publishes a successor before.
 TRUST_ROOT_LIFETIME = timedelta(days=5 * 365)
 TRUST_ROOT_FILE = "trust-root.json"
@@ -33,7 +48,22 @@ DATABASE_FILE = "auditor.sqlite3"
 KEYS_FOLDER = "keys"
 BLOBS_FOLDER = "blobs"
 PRIVATE_FOLDER_MODE = 0o700
-PRIVATE_FILE_MODE = 0o600
+KEYID_DIGITS_IN_NAME = 16
+
+
+@dataclass(frozen=True)
+class RootKeys:
+    """The keys that sign the trust root, wherever they are kept.
+
+    Attributes:
+        signers: those that sign the first version.
+        public: all of them, also those whose private half somebody else holds.
+        threshold: how many different ones must sign each version.
+    """
+
+    signers: Sequence[Signer]
+    public: Sequence[PublicKey]
+    threshold: int = 1
 
 
 @dataclass(frozen=True)
@@ -54,76 +84,201 @@ class Home:
         return BlobStore(self.path / BLOBS_FOLDER)
 
     @property
+    def trust_file(self) -> TrustFile:
+        """The trust root and its earlier versions, as files."""
+        return TrustFile(self.path / TRUST_ROOT_FILE)
+
+    @property
     def trust_root_bytes(self) -> bytes:
-        """The signed trust root, as it is handed to third parties."""
-        return (self.path / TRUST_ROOT_FILE).read_bytes()
+        """The newest version of the trust root, signed, as it is handed to third parties."""
+        return self.trust_file.path.read_bytes()
+
+    def history(self) -> TrustHistory:
+        """Read and verify all versions of the trust root, so that a change holds at once.
+
+        Raises:
+            TrustRootError: one of them is damaged, not signed by its root role or the one before,
+                or does not follow.
+
+        """
+        return self.trust_file.read()
 
     def trust_root(self, now: datetime) -> TrustRoot:
-        """Read and verify the trust root, afresh, so that a revocation holds at once.
+        """Return the version of the trust root that is in force.
 
         Raises:
-            TrustRootError: it is damaged, not signed by its root role, or expired at `now`.
+            TrustRootError: as `history`; also if no version is in force at `now`.
 
         """
-        return trust.open_trust_root(self.trust_root_bytes, now)
+        return self.history().at(now)
 
-    def signing_key(self, role: RoleName) -> SigningKey:
-        """Read the private key of a role.
+    def trust_root_version(self, version: int) -> bytes:
+        """Return one version of the trust root as it was signed.
 
         Raises:
-            HomeError: the key is not kept here, or its file is damaged.
+            TrustRootNotFoundError: there is none of this number.
+            TrustRootError: as `history`.
 
         """
-        path = self.path / KEYS_FOLDER / f"{role}.pem"
+        for found in self.history().versions:
+            if found.root.version == version and found.envelope is not None:
+                return found.envelope.to_bytes()
+        raise TrustRootNotFoundError(
+            f"the trust root has no version {version}; `GET /v1/trust-root` gives the newest"
+        )
+
+    def trust_roots(self) -> tuple[bytes, ...]:
+        """Return all versions of the trust root as they were signed, oldest first."""
+        return tuple(
+            version.envelope.to_bytes()
+            for version in self.history().versions
+            if version.envelope is not None
+        )
+
+    def install(self, documents: Sequence[bytes], now: datetime) -> TrustHistory:
+        """Put newer versions of the trust root in force.
+
+        Raises:
+            LateVersionError: a version takes keys from the server as of a time that has passed:
+                what the server signed with them since would be void.
+            TrustRootError: as `TrustFile.update`.
+
+        """
+        known = self.history()
+        before, updated = known.current, known.updated(documents, now)
+        for role in set(KEY_ROLES) - OFFLINE_ROLES:
+            if role not in before.roles:
+                continue
+            kept = updated.current.roles[role].keyids if role in updated.current.roles else ()
+            if updated.at(now) != before and set(before.roles[role].keyids) - set(kept):
+                raise LateVersionError(
+                    f"version {updated.current.version} of the trust root takes a {role} key away "
+                    f"as of {updated.current.issued_at.isoformat()}, which has passed; what the "
+                    "server signed since would be void. Make the version again, with a later "
+                    "--starts"
+                )
+        return self.trust_file.update(documents, now)
+
+    def signing_key(
+        self, role: RoleName, time: datetime | None = None, passphrase: bytes | None = None
+    ) -> SigningKey:
+        """Read the private key of a role that the trust root names.
+
+        Args:
+            role: in which the key acts.
+            time: at which it must be in force; None: the newest version counts.
+            passphrase: of the key's file, if it has one.
+
+        Raises:
+            HomeError: the trust root names no key for the role, the key is not kept here, or its
+                file is damaged.
+            TrustRootError: as `trust_root`.
+
+        """
+        history = self.history()
+        root = history.current if time is None else history.at(time)
         try:
-            return SigningKey.from_pem(path.read_bytes())
-        except FileNotFoundError as error:
-            raise HomeError(f"the {role} key is not at {path}; put it there to sign") from error
-        except EvidenceError as error:
-            raise HomeError(f"the {role} key at {path} can't be read: {error}") from error
+            named = trust.role_keys(root, role)
+        except TrustRoleMissingError as error:
+            raise HomeError(str(error)) from error
+        first = self.path / KEYS_FOLDER / f"{role}.pem"
+        for path in (first, *sorted(first.parent.glob(f"{role}.*.pem"))):
+            if path.exists():
+                key = self._read_key(role, path, passphrase)
+                if key.public.keyid in named:
+                    return key
+        raise HomeError(
+            f"the {role} key that version {root.version} of the trust root names is not in "
+            f"{first.parent}; put it there to sign"
+        )
+
+    def _read_key(self, role: RoleName, path: Path, passphrase: bytes | None) -> SigningKey:
+        def given(_: str) -> bytes:
+            if passphrase is None:
+                raise HomeError(f"the {role} key at {path} has a passphrase; give it to sign")
+            return passphrase
+
+        return open_key_file(path, given)
+
+    def add_key(self, role: RoleName, key: SigningKey) -> Path:
+        """Keep a further key of a role, and return where; nothing is overwritten."""
+        name = f"{role}.{key.public.keyid[:KEYID_DIGITS_IN_NAME]}.pem"
+        path = self.path / KEYS_FOLDER / name
+        write_private(path, key.to_pem())
+        return path
+
+    @property
+    def keys_folder(self) -> Path:
+        """The folder of private keys."""
+        return self.path / KEYS_FOLDER
 
     def open_store(self, database_url: str | None = None) -> Store:
         """Open the database; None means the one inside the home."""
         return Store(make_engine(database_url or self.database_url))
 
 
-def create_home(path: Path, auditor: str, origin: str, now: datetime) -> Home:
-    """Make a new home: five keys, the trust root, an empty database, and one token per role.
+def create_home(
+    path: Path,
+    auditor: str,
+    origin: str,
+    now: datetime,
+    *,
+    root_keys: RootKeys | None = None,
+    root_passphrase: bytes | None = None,
+    lifetime: timedelta = TRUST_ROOT_LIFETIME,
+) -> Home:
+    """Make a new home: keys for all roles, the trust root, an empty database, tokens.
 
     Args:
         path: folder to make; it may exist if it is empty.
         auditor: name of the authority, as it appears in reports.
         origin: name of the server, the first part of every log's origin.
-        now: time of issue.
+        now: time of issue; the trust root holds from the beginning of this second.
+        root_keys: keys that sign the trust root and are kept elsewhere; None: one is made and kept
+            in the home.
+        root_passphrase: protects the root key that is made here; None: it lies open.
+        lifetime: until the trust root expires.
 
     Returns:
         The home, with its tokens in clear. They are stored hashed and can't be shown again.
 
     Raises:
         HomeExistsError: something lies at `path` already.
-        pydantic.ValidationError: `auditor` or `origin` break the schema of the trust root.
+        ThresholdError: `root_keys` has nobody who signs.
+        pydantic.ValidationError: `auditor` or `origin` break the schema of the trust root, or the
+            threshold can't be met.
 
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise HomeExistsError(
             f"{path} is not empty; choose another folder, the keys in a home are never overwritten"
         )
-    keys = {role: SigningKey.generate() for role in KEY_ROLES}
+    keys = {role: SigningKey.generate() for role in KEY_ROLES if role != "root" or not root_keys}
+    if root_keys is None:
+        root_keys = RootKeys([keys["root"]], [keys["root"].public])
+    public = [*root_keys.public, *(key.public for role, key in keys.items() if role != "root")]
     root = TrustRoot(
         auditor=auditor,
         origin=origin,
         version=1,
-        issued_at=now,
-        expires_at=now + TRUST_ROOT_LIFETIME,
-        keys={key.public.keyid: key.public.hex for key in keys.values()},
-        roles={role: Role(keyids=(key.public.keyid,)) for role, key in keys.items()},
+        issued_at=now.replace(microsecond=0),
+        expires_at=now + lifetime,
+        keys={key.keyid: key.hex for key in public},
+        roles={role: Role(keyids=(key.public.keyid,)) for role, key in keys.items()}
+        | {
+            "root": Role(
+                keyids=tuple(key.keyid for key in root_keys.public), threshold=root_keys.threshold
+            )
+        },
     )
-    envelope = trust.sign_trust_root(root, [keys["root"]])
+    signed = trust.sign_trust_root(root, root_keys.signers).to_bytes()
+    trust.open_trust_root(signed, now)
     for folder in (path, path / KEYS_FOLDER, path / BLOBS_FOLDER):
         folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
     for role, key in keys.items():
-        write_private(path / KEYS_FOLDER / f"{role}.pem", key.to_pem())
-    (path / TRUST_ROOT_FILE).write_bytes(envelope.to_bytes())
+        pem = key.to_pem(root_passphrase if role == "root" else None)
+        write_private(path / KEYS_FOLDER / f"{role}.pem", pem)
+    (path / TRUST_ROOT_FILE).write_bytes(signed)
     home = Home(path)
     # SQLite gives its side files the mode of the database, which holds the secrets of codes.
     write_private(path / DATABASE_FILE, b"")
@@ -150,15 +305,3 @@ def open_home(path: Path) -> Home:
             "`auditkit init`"
         )
     return Home(path)
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a new file that only its owner can read, from its first byte on.
-
-    Raises:
-        FileExistsError: the file is there already.
-
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)

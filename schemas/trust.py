@@ -7,7 +7,12 @@ from pydantic import AwareDatetime, Field, model_validator
 from schemas.base import Schema, Sha256
 from schemas.session import Ed25519PublicKey
 
-RoleName = Literal["root", "order", "session", "cosigner", "verdict"]
+RoleName = Literal["root", "order", "session", "cosigner", "verdict", "registry", "replay"]
+
+# Trust roots made before there was a registry or a replay have no keys for them, and stay good.
+NECESSARY_ROLES: frozenset[RoleName] = frozenset(
+    {"root", "order", "session", "cosigner", "verdict"}
+)
 
 
 class Role(Schema):
@@ -25,6 +30,13 @@ class Role(Schema):
         return self
 
 
+class RevokedKey(Schema):
+    """A key of a role that somebody else may have had from a certain time on."""
+
+    keyid: Sha256
+    compromised_at: AwareDatetime = Field(description="what it signed from then on is void")
+
+
 class TrustRoot(Schema):
     """Handed to third parties once, out of band; everything else is verified from it."""
 
@@ -32,18 +44,36 @@ class TrustRoot(Schema):
     auditor: str = Field(min_length=1, max_length=200)
     origin: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]{0,99}$", description="server name")
     version: Annotated[int, Field(ge=1)]
-    issued_at: AwareDatetime
+    previous: Sha256 | None = Field(
+        default=None, description="SHA-256 of the DSSE payload of the version before"
+    )
+    issued_at: AwareDatetime = Field(description="when it takes over from the version before")
     expires_at: AwareDatetime
     keys: dict[Sha256, Ed25519PublicKey] = Field(description="keyid is SHA-256 of the key bytes")
     roles: dict[RoleName, Role]
     revoked_session_keys: tuple[Ed25519PublicKey, ...] = ()
+    revoked_keys: tuple[RevokedKey, ...] = Field(
+        default=(), description="keys of roles, of this version or of an earlier one"
+    )
 
     @model_validator(mode="after")
     def _roles_are_complete(self) -> "TrustRoot":
-        missing = {"root", "order", "session", "cosigner", "verdict"} - set(self.roles)
+        missing = NECESSARY_ROLES - set(self.roles)
         if missing:
             raise ValueError(f"roles without keys: {', '.join(sorted(missing))}")
-        unknown = {k for role in self.roles.values() for k in role.keyids} - set(self.keys)
+        serving = {keyid for role in self.roles.values() for keyid in role.keyids}
+        unknown = serving - set(self.keys)
         if unknown:
             raise ValueError(f"roles name unknown keys: {', '.join(sorted(unknown))}")
+        revoked = {found.keyid for found in self.revoked_keys}
+        if len(revoked) != len(self.revoked_keys):
+            raise ValueError("a key is revoked twice")
+        if revoked & serving:
+            raise ValueError(f"revoked keys hold a role: {', '.join(sorted(revoked & serving))}")
+        return self
+
+    @model_validator(mode="after")
+    def _first_has_no_predecessor(self) -> "TrustRoot":
+        if self.version == 1 and self.previous is not None:
+            raise ValueError("version 1 has no version before it")
         return self

@@ -14,29 +14,39 @@ from auditkit.evidence.errors import (
     PayloadTypeError,
     StatementError,
     ThresholdError,
+    TrustRoleMissingError,
     TrustRootExpiredError,
     TrustRootFormatError,
     TrustRootSignatureError,
-    TrustRootVersionError,
     WeakKeyError,
 )
-from auditkit.evidence.keys import PublicKey, SigningKey
+from auditkit.evidence.keys import PublicKey, Signer
 from schemas.base import Schema
-from schemas.trust import RoleName, TrustRoot
+from schemas.trust import Role, RoleName, TrustRoot
 
 S = TypeVar("S", bound=Schema)
 
 
-def sign_trust_root(root: TrustRoot, keys: Sequence[SigningKey]) -> dsse.Envelope:
+def trust_root_payload(root: TrustRoot) -> bytes:
+    """Return the statement that the root keys sign.
+
+    Its SHA-256 is the digest of the version: the `previous` of the next one, and the fingerprint
+    that people compare.
+    """
+    subject = statements.subject("trust-root", str(root.version), root)
+    return statements.make(statements.TRUST_ROOT_PREDICATE, root, subject)
+
+
+def sign_trust_root(root: TrustRoot, keys: Sequence[Signer]) -> dsse.Envelope:
     """Return the signed trust root.
 
-    When keys of the root role change, both the old and the new ones sign: see `open_successor`.
+    A version after the first must be signed by the root keys of the version before as well: see
+    `trust_history.TrustHistory`.
 
     Raises:
         ThresholdError: no key is given.
     """
-    subject = statements.subject("trust-root", str(root.version), root)
-    return dsse.sign(statements.make(statements.TRUST_ROOT_PREDICATE, root, subject), keys)
+    return dsse.sign(trust_root_payload(root), keys)
 
 
 def open_trust_root(data: bytes, now: datetime) -> TrustRoot:
@@ -53,41 +63,117 @@ def open_trust_root(data: bytes, now: datetime) -> TrustRoot:
         TrustRootSignatureError: fewer keys of its root role than their threshold have signed.
         TrustRootExpiredError: it expired at or before `now`.
     """
-    envelope, root = _read(data)
-    _verify_root_role(envelope, root)
-    if root.expires_at <= now:
-        raise TrustRootExpiredError(
-            f"trust root version {root.version} expired at {root.expires_at.isoformat()}; "
-            "ask the auditor for the current one"
-        )
+    _, root = read_trust_root(data)
+    check_not_expired(root, now)
     return root
 
 
-def open_successor(trusted: TrustRoot, data: bytes, now: datetime) -> TrustRoot:
-    """Return the next version of a trust root (TUF specification, section 5.3).
+def read_trust_root(data: bytes) -> tuple[dsse.Envelope, TrustRoot]:
+    """Return a trust root that has signed itself, expired or not, and its envelope.
 
     Raises:
-        TrustRootError: as `open_trust_root`; also TrustRootVersionError when the version is not the
-            next one or the auditor another, and TrustRootSignatureError when too few of the
-            trusted version's root keys have signed it.
+        TrustRootFormatError, TrustRootSignatureError: as `open_trust_root`.
     """
-    envelope, root = _read(data)
-    _verify_root_role(envelope, trusted)
-    if root.version != trusted.version + 1 or root.origin != trusted.origin:
-        raise TrustRootVersionError(
-            f"expected version {trusted.version + 1} of {trusted.origin}, "
-            f"found version {root.version} of {root.origin}"
+    try:
+        envelope = dsse.Envelope.from_bytes(data)
+    except EnvelopeFormatError as error:
+        raise TrustRootFormatError(f"not a trust root: {error}") from error
+    root = parse_trust_root(envelope.payload)
+    check_signed_by(envelope, root)
+    return envelope, root
+
+
+def parse_trust_root(payload: bytes) -> TrustRoot:
+    """Read the statement of a trust root without believing it: nobody may have signed it yet.
+
+    Raises:
+        TrustRootFormatError: not a trust root, or a key is weak or not what its identifier says.
+    """
+    try:
+        root = statements.parse(payload, statements.TRUST_ROOT_PREDICATE, TrustRoot)
+    except StatementError as error:
+        raise TrustRootFormatError(f"not a trust root: {error}") from error
+    for keyid in root.keys:
+        _key(root, keyid)
+    return root
+
+
+def read_draft(data: bytes) -> tuple[dsse.Envelope, TrustRoot]:
+    """Return a version that root keys are still signing: an envelope, or its bare statement.
+
+    Raises:
+        TrustRootFormatError: not a trust root, or a key is weak or not what its identifier says.
+    """
+    try:
+        envelope = dsse.Envelope.from_bytes(data)
+    except EnvelopeFormatError:
+        envelope = dsse.Envelope(data, dsse.IN_TOTO_PAYLOAD_TYPE, ())
+    return envelope, parse_trust_root(envelope.payload)
+
+
+def add_signatures(envelope: dsse.Envelope, keys: Sequence[Signer]) -> dsse.Envelope:
+    """Return a draft with signatures of further root keys; a key's earlier one is replaced.
+
+    Raises:
+        ThresholdError: no key is given.
+    """
+    added = dsse.sign(envelope.payload, keys, envelope.payload_type).signatures
+    keyids = {signature.keyid for signature in added}
+    kept = tuple(found for found in envelope.signatures if found.keyid not in keyids)
+    return dsse.Envelope(envelope.payload, envelope.payload_type, (*kept, *added))
+
+
+def root_signers(envelope: dsse.Envelope, root: TrustRoot) -> frozenset[str]:
+    """Return which root keys of a version have signed an envelope, by identifier."""
+    return frozenset(
+        keyid for keyid, key in role_keys(root, "root").items() if _has_signed(envelope, keyid, key)
+    )
+
+
+def check_not_expired(root: TrustRoot, now: datetime) -> None:
+    """Check that a version may still be used at a time.
+
+    Raises:
+        TrustRootExpiredError: it expired at or before `now`.
+    """
+    if root.expires_at <= now:
+        raise TrustRootExpiredError(
+            f"trust root version {root.version} expired at {root.expires_at.isoformat()}, found "
+            f"was the time {now.isoformat()}; ask the auditor for the current one"
         )
-    return open_trust_root(data, now)
+
+
+def check_signed_by(envelope: dsse.Envelope, root: TrustRoot) -> None:
+    """Check that enough keys of this version's root role have signed an envelope.
+
+    Raises:
+        TrustRootSignatureError: too few have.
+    """
+    try:
+        dsse.verify(envelope, role_keys(root, "root"), root.roles["root"].threshold)
+    except (ThresholdError, PayloadTypeError) as error:
+        raise TrustRootSignatureError(
+            f"not signed by the root role of trust root version {root.version}: {error}"
+        ) from error
 
 
 def role_keys(root: TrustRoot, role: RoleName) -> dict[str, PublicKey]:
     """Return the keys that may act in a role, by identifier.
 
     Raises:
+        TrustRoleMissingError: the trust root gives no key for the role.
         TrustRootFormatError: a key is weak or not what its identifier says.
     """
-    return {keyid: _key(root, keyid) for keyid in root.roles[role].keyids}
+    return {keyid: _key(root, keyid) for keyid in _role(root, role).keyids}
+
+
+def role_threshold(root: TrustRoot, role: RoleName) -> int:
+    """Return how many different keys of a role must sign.
+
+    Raises:
+        TrustRoleMissingError: the trust root gives no key for the role.
+    """
+    return _role(root, role).threshold
 
 
 def verify_statement(
@@ -96,33 +182,30 @@ def verify_statement(
     """Return the predicate of a statement signed by as many different keys as the role demands.
 
     Raises:
+        TrustRoleMissingError: the trust root gives no key for the role.
         ThresholdError: fewer keys of the role have signed.
         PayloadTypeError: the payload is not an in-toto statement.
         StatementError: it is another statement than expected.
     """
-    payload = dsse.verify(envelope, role_keys(root, role), root.roles[role].threshold)
+    payload = dsse.verify(envelope, role_keys(root, role), role_threshold(root, role))
     return statements.parse(payload, predicate_type, model)
 
 
-def _read(data: bytes) -> tuple[dsse.Envelope, TrustRoot]:
-    """Read a trust root without believing it: its keys are needed to verify its signatures."""
+def _has_signed(envelope: dsse.Envelope, keyid: str, key: PublicKey) -> bool:
     try:
-        envelope = dsse.Envelope.from_bytes(data)
-        root = statements.parse(envelope.payload, statements.TRUST_ROOT_PREDICATE, TrustRoot)
-    except (EnvelopeFormatError, StatementError) as error:
-        raise TrustRootFormatError(f"not a trust root: {error}") from error
-    for keyid in root.keys:
-        _key(root, keyid)
-    return envelope, root
+        dsse.verify(envelope, {keyid: key})
+    except (ThresholdError, PayloadTypeError):
+        return False
+    return True
 
 
-def _verify_root_role(envelope: dsse.Envelope, root: TrustRoot) -> None:
-    try:
-        dsse.verify(envelope, role_keys(root, "root"), root.roles["root"].threshold)
-    except (ThresholdError, PayloadTypeError) as error:
-        raise TrustRootSignatureError(
-            f"not signed by the root role of trust root version {root.version}: {error}"
-        ) from error
+def _role(root: TrustRoot, role: RoleName) -> Role:
+    if role not in root.roles:
+        raise TrustRoleMissingError(
+            f"trust root version {root.version} gives no key for the role {role}; the auditor can "
+            "add one with `auditkit trust rotate`"
+        )
+    return root.roles[role]
 
 
 def _key(root: TrustRoot, keyid: str) -> PublicKey:

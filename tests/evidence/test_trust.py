@@ -6,27 +6,35 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from auditkit.evidence import dsse, statements
+from auditkit.evidence import canonical, dsse, statements
 from auditkit.evidence.errors import (
     PayloadTypeError,
     StatementError,
     ThresholdError,
+    TrustRoleMissingError,
     TrustRootError,
     TrustRootExpiredError,
     TrustRootFormatError,
+    TrustRootGapError,
+    TrustRootNotInForceError,
     TrustRootSignatureError,
     TrustRootVersionError,
 )
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.trust import (
-    open_successor,
+    add_signatures,
     open_trust_root,
+    read_draft,
     role_keys,
+    root_signers,
     sign_trust_root,
+    trust_root_payload,
     verify_statement,
 )
-from schemas import Role, SampleCommitment, TrustRoot
+from auditkit.evidence.trust_history import TrustHistory
+from schemas import RevokedKey, Role, SampleCommitment, TrustRoot
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 KEYS = {
@@ -175,37 +183,119 @@ def test_a_statement_of_another_kind_is_refused():
         open_order(dsse.sign(payload, [KEYS["order"]], payload_type="application/json"))
 
 
+@pytest.mark.parametrize("role", ["registry", "replay"])
+def test_an_old_trust_root_lacks_a_role_only_when_it_is_needed(role):
+    assert open_trust_root(SIGNED, NOW) == ROOT
+    with pytest.raises(TrustRoleMissingError, match="auditkit trust rotate"):
+        role_keys(ROOT, role)
+    with pytest.raises(TrustRoleMissingError):
+        verify_statement(
+            ROOT, role, order_statement([KEYS["order"]]), statements.ORDER_PREDICATE, Role
+        )
+
+
 NEW_ROLES = ROOT.roles | {"root": role("order", "session", threshold=2)}
 NEW_ROOT_KEYS = [KEYS["order"], KEYS["session"]]
+PREVIOUS = canonical.sha256_hex(trust_root_payload(ROOT))
+
+
+def successor(**changes):
+    fields = {"version": 2, "previous": PREVIOUS, "issued_at": NOW, "roles": NEW_ROLES}
+    return trust_root(**(fields | changes))
+
+
+def followed(root, keys):
+    return TrustHistory.open(SIGNED).joined([sign_trust_root(root, keys).to_bytes()])
 
 
 def test_root_keys_are_handed_over_by_the_old_ones():
-    successor = trust_root(version=2, roles=NEW_ROLES)
-    data = sign_trust_root(successor, [*ROOT_KEYS, *NEW_ROOT_KEYS]).to_bytes()
-    assert open_successor(ROOT, data, NOW) == successor
+    history = followed(successor(), [*ROOT_KEYS, *NEW_ROOT_KEYS])
+    assert history.current == successor()
+    assert [version.root for version in history.versions] == [ROOT, successor()]
 
 
 @pytest.mark.parametrize("keys", [ROOT_KEYS, NEW_ROOT_KEYS], ids=["only the old", "only the new"])
 def test_root_keys_are_not_handed_over_by_one_side_alone(keys):
-    successor = trust_root(version=2, roles=NEW_ROLES)
     with pytest.raises(TrustRootSignatureError):
-        open_successor(ROOT, sign_trust_root(successor, keys).to_bytes(), NOW)
+        followed(successor(), keys)
 
 
 OTHER_SUCCESSORS = {
-    "the same version": trust_root(version=1),
-    "a version left out": trust_root(version=3),
-    "another auditor": trust_root(version=2, origin="elsewhere.example"),
+    "a version left out": (successor(version=3), TrustRootGapError),
+    "another auditor": (successor(origin="elsewhere.example"), TrustRootVersionError),
 }
 
 
-@pytest.mark.parametrize("root", OTHER_SUCCESSORS.values(), ids=OTHER_SUCCESSORS.keys())
-def test_only_the_next_version_follows(root):
-    with pytest.raises(TrustRootVersionError):
-        open_successor(ROOT, sign_trust_root(root, ROOT_KEYS).to_bytes(), NOW)
+@pytest.mark.parametrize(("root", "error"), OTHER_SUCCESSORS.values(), ids=OTHER_SUCCESSORS.keys())
+def test_only_the_next_version_follows(root, error):
+    with pytest.raises(error):
+        followed(root, [*ROOT_KEYS, *NEW_ROOT_KEYS])
 
 
-def test_an_expired_successor_is_refused():
-    successor = trust_root(version=2, expires_at=NOW)
+def test_a_version_holds_from_the_second_of_its_issue_to_its_end():
+    issued = NOW + timedelta(microseconds=700_000)
+    history = followed(successor(issued_at=issued), [*ROOT_KEYS, *NEW_ROOT_KEYS])
+    assert history.at(NOW - timedelta(seconds=1)) == ROOT
+    assert history.at(NOW).version == 2
+    assert history.at(ROOT.expires_at - timedelta(seconds=1)).version == 2
     with pytest.raises(TrustRootExpiredError):
-        open_successor(ROOT, sign_trust_root(successor, ROOT_KEYS).to_bytes(), NOW)
+        history.at(ROOT.expires_at)
+    with pytest.raises(TrustRootNotInForceError):
+        history.at(ROOT.issued_at - timedelta(seconds=1))
+
+
+def test_between_an_expired_version_and_the_next_one_nobody_speaks_for_the_auditor():
+    late = ROOT.expires_at + timedelta(days=1)
+    history = followed(
+        successor(issued_at=late, expires_at=late + timedelta(days=9)),
+        [*ROOT_KEYS, *NEW_ROOT_KEYS],
+    )
+    assert history.at(late).version == 2
+    with pytest.raises(TrustRootExpiredError):
+        history.at(late - timedelta(hours=1))
+
+
+def test_any_version_proves_the_others():
+    second = sign_trust_root(successor(), [*ROOT_KEYS, *NEW_ROOT_KEYS]).to_bytes()
+    for trusted in (SIGNED, second):
+        history = TrustHistory.open(trusted, [SIGNED, second])
+        assert [version.root.version for version in history.versions] == [1, 2]
+    # A trust root that was opened elsewhere is known by its content.
+    assert TrustHistory.of(ROOT).joined([SIGNED, second]).current == successor()
+    assert TrustHistory.of(successor()).joined([SIGNED]).versions[0].root == ROOT
+
+
+def test_a_version_is_signed_in_several_sittings():
+    payload = trust_root_payload(successor())
+    draft, root = read_draft(payload)
+    assert root == successor()
+    assert draft.signatures == ()
+    for number, key in enumerate((*ROOT_KEYS, *NEW_ROOT_KEYS), start=1):
+        draft, _ = read_draft(add_signatures(draft, [key]).to_bytes())
+        assert len(draft.signatures) == number
+    again = add_signatures(draft, ROOT_KEYS)
+    assert len(again.signatures) == 4
+    assert len(root_signers(again, ROOT)) == len(root_signers(again, root)) == 2
+    assert TrustHistory.open(SIGNED, [again.to_bytes()]).current == root
+
+
+def test_a_draft_with_a_key_of_small_order_is_not_even_read():
+    weak = successor(keys=ROOT.keys | {canonical.sha256_hex(bytes(32)): "00" * 32})
+    with pytest.raises(TrustRootFormatError, match="small order"):
+        read_draft(trust_root_payload(weak))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"version": 1}, "no version before it"),
+        (
+            {"revoked_keys": (RevokedKey(keyid=KEYS["order"].public.keyid, compromised_at=NOW),)},
+            "revoked keys hold a role",
+        ),
+        ({"revoked_keys": (RevokedKey(keyid="ab" * 32, compromised_at=NOW),) * 2}, "twice"),
+    ],
+)
+def test_a_version_that_contradicts_itself_cannot_be_made(changes, problem):
+    with pytest.raises(ValidationError, match=problem):
+        successor(**changes)

@@ -9,6 +9,26 @@ from typing import BinaryIO
 CHUNK_BYTES = 2**20
 
 
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace a file as a whole: after a crash the old content is there, or the new one."""
+    temporary = path.with_name(f".{path.name}.incoming")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder survive a power cut; a rename does so only then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class BlobStore:
     """A folder of blobs. A blob is either there in full and durable, or not there at all."""
 
@@ -34,7 +54,7 @@ class BlobStore:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        self._sync_folder()
+        sync_folder(self._folder)
         return digest.hexdigest()
 
     def path(self, digest: str) -> Path:
@@ -49,11 +69,3 @@ class BlobStore:
 
         """
         return self.path(digest).read_bytes()
-
-    def _sync_folder(self) -> None:
-        # A rename survives a power cut only once the folder itself is on disk.
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from sqlalchemy import (
+    BigInteger,
     DateTime,
     Dialect,
     ForeignKey,
@@ -14,6 +15,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from schemas.custody import ExchangeKind
+from schemas.registry import EntryKind
 from schemas.wire import SessionState
 
 
@@ -171,3 +174,140 @@ class VerdictRow(Base):
     session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), index=True)
     envelope: Mapped[bytes]
     issued_at: Mapped[datetime]
+
+
+class VerificationRow(Base):
+    """A verification summary as it was signed, in the order of signing."""
+
+    __tablename__ = "verifications"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), index=True)
+    envelope: Mapped[bytes]
+    verified_at: Mapped[datetime]
+
+
+class ReplayRow(Base):
+    """A draw of segments to execute again, and its result as soon as there is one."""
+
+    __tablename__ = "replays"
+
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    draw_digest: Mapped[str] = mapped_column(unique=True)
+    draw: Mapped[bytes]
+    drawn_at: Mapped[datetime]
+    result: Mapped[bytes | None]
+
+
+class RegistrySequencerRow(Base):
+    """The registry's one and only sequencer: whoever appends or signs a head locks this row.
+
+    `time_ms` is the latest time that was registered or signed; no later one may lie before it.
+    """
+
+    __tablename__ = "registry_sequencer"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    size: Mapped[int] = mapped_column(BigInteger)
+    time_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class RegistryEntryRow(Base):
+    """A leaf of the registry."""
+
+    __tablename__ = "registry_entries"
+
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    document: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[EntryKind] = mapped_column(String(20), index=True)
+    digest: Mapped[str] = mapped_column(index=True)
+    session_id: Mapped[str | None] = mapped_column(index=True)
+    leaf: Mapped[bytes]
+
+
+class RegistryNodeRow(Base):
+    """Root of a complete subtree of the registry; see `auditkit.evidence.subtrees`."""
+
+    __tablename__ = "registry_nodes"
+
+    level: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    root: Mapped[bytes]
+
+
+class RegistryHeadRow(Base):
+    """A checkpoint of the registry that was signed; there can be one for each size only."""
+
+    __tablename__ = "registry_heads"
+
+    size: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    root: Mapped[bytes]
+    note: Mapped[str] = mapped_column(Text)
+    cosigned_at: Mapped[datetime]
+
+
+class WitnessingRow(Base):
+    """The latest cosignature of a witness over a log, and what goes on from there.
+
+    `log` is the log's origin without the server's own name, `witness` the SHA-256 of the witness's
+    verifier key, `line` its signature line, `time` in Unix seconds. `frontier` is that of the tree
+    for a session's log; empty for the registry, which keeps its nodes.
+    """
+
+    __tablename__ = "witnessings"
+
+    log: Mapped[str] = mapped_column(primary_key=True)
+    witness: Mapped[str] = mapped_column(primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    root: Mapped[bytes]
+    time: Mapped[int] = mapped_column(BigInteger)
+    line: Mapped[str] = mapped_column(Text)
+    frontier: Mapped[bytes]
+
+
+class HeldMintRow(Base):
+    """A session whose MINT Model T is held here. Nobody but the auditor may ever see the secret.
+
+    T's initial weights and its dropout follow from `secret`; `shapes` is the TapShapes (JSON) that
+    T was built for.
+    """
+
+    __tablename__ = "held_mints"
+
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), primary_key=True)
+    secret: Mapped[bytes]
+    shapes: Mapped[bytes]
+
+
+class MintExchangeRow(Base):
+    """One exchange of a session whose T is held here: what came, what went back, what was kept.
+
+    `received` and `sent` are digests of the payloads; `state_digest` and `weights_digest` are T's
+    where its state after the step is kept.
+    """
+
+    __tablename__ = "mint_exchanges"
+
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), primary_key=True)
+    kind: Mapped[ExchangeKind] = mapped_column(String(20), primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    cohort: Mapped[str] = mapped_column(primary_key=True, default="")
+    first: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False, default=0)
+    received: Mapped[str]
+    sent: Mapped[str]
+    state_digest: Mapped[str | None]
+    weights_digest: Mapped[str | None]
+    exchanged_at: Mapped[datetime]
+
+
+class MintRewindRow(Base):
+    """T went back to an earlier state, since the training did."""
+
+    __tablename__ = "mint_rewinds"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), index=True)
+    step: Mapped[int] = mapped_column(BigInteger)
+    discarded_steps: Mapped[int] = mapped_column(BigInteger)
+    rewound_at: Mapped[datetime]

@@ -1,31 +1,40 @@
 """All queries in one place. Every method is one transaction, durable when it returns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Select, create_engine, event, func, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import sessionmaker, undefer
 
+from auditor_server.store import registrations
+from auditor_server.store.custody import CustodyStore
 from auditor_server.store.models import (
     Base,
     ContinuationRow,
     OrderRow,
+    ReplayRow,
     SegmentRow,
     SessionKeyRow,
     SessionRow,
     SubmissionRow,
     TokenRow,
     VerdictRow,
+    VerificationRow,
 )
+from auditor_server.store.registrations import Registration
+from auditor_server.store.registry import RegistryStore, append
+from auditor_server.store.witnessings import WitnessingStore
+from schemas.registry import EntryKind
 from schemas.wire import SessionState
-
-RowT = TypeVar("RowT", bound=Base)
 
 # How long a writer waits for another one before SQLite gives up.
 BUSY_TIMEOUT_MILLISECONDS = 30_000
+
+# How many segments are read at a time when a whole log is passed on.
+SEGMENTS_AT_ONCE = 16
 
 
 def make_engine(database_url: str) -> Engine:
@@ -58,16 +67,24 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 class Store:
-    """The server's database."""
+    """The server's database.
+
+    Every document is registered in the transaction that stores it: neither can be without the
+    other.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._write = sessionmaker(engine, expire_on_commit=False)
         self._read = sessionmaker(engine.execution_options(reads_only=True), expire_on_commit=False)
+        self.registry = RegistryStore(self._write, self._read)
+        self.witnessings = WitnessingStore(self._write, self._read)
+        self.custody = CustodyStore(self._write, self._read)
 
     def create_tables(self) -> None:
         """Create what is not there yet."""
         Base.metadata.create_all(self._engine)
+        self.registry.create()
 
     def close(self) -> None:
         """Release all connections."""
@@ -89,7 +106,19 @@ class Store:
 
     def add_order(self, order: OrderRow) -> OrderRow:
         """Store an order and return it; if one of that name is there, return that one instead."""
-        return self._add_or_get(order, select(OrderRow).where(OrderRow.order_id == order.order_id))
+        known = select(OrderRow).where(OrderRow.order_id == order.order_id)
+        try:
+            with self._write.begin() as transaction:
+                transaction.add(order)
+                transaction.flush()
+                append(transaction, [registrations.of_order(order)], order.received_at)
+        except IntegrityError:
+            with self._read() as transaction:
+                stored = transaction.scalar(known)
+            if stored is None:
+                raise
+            return stored
+        return order
 
     def order(self, order_id: str) -> OrderRow | None:
         """Return one order."""
@@ -138,6 +167,7 @@ class Store:
             transaction.add(row)
             transaction.flush()
             transaction.add(SessionKeyRow(key=session_key, session_id=row.id))
+            append(transaction, [registrations.of_grant(row)], row.opened_at)
         return row
 
     def session(self, session_id: str) -> SessionRow | None:
@@ -219,6 +249,7 @@ class Store:
             transaction.flush()
             transaction.add(row)
             session.continuations = row.number
+            append(transaction, [registrations.of_continuation(row)], row.granted_at)
         return row
 
     def continuation_by_request(
@@ -233,11 +264,12 @@ class Store:
         with self._read() as transaction:
             return transaction.scalars(_continuations_of(session_id)).all()
 
-    def history(self, session_id: str) -> tuple[Sequence[SegmentRow], Sequence[ContinuationRow]]:
-        """Return a session's whole log and its continuations as they were at one moment."""
+    def history(self, session_id: str) -> tuple[int, Sequence[ContinuationRow]]:
+        """Return the size of a session's log and its continuations as they were at one moment."""
         with self._read() as transaction:
-            segments = transaction.scalars(_segments_of(session_id)).all()
-            return segments, transaction.scalars(_continuations_of(session_id)).all()
+            statement = select(SessionRow.size).where(SessionRow.id == session_id)
+            size = transaction.scalar(statement) or 0
+            return size, transaction.scalars(_continuations_of(session_id)).all()
 
     # Segments
 
@@ -284,6 +316,8 @@ class Store:
             grown = transaction.connection().execute(grow).rowcount == 1
             if grown:
                 transaction.add(segment)
+            if grown and state == "sealed":
+                append(transaction, [registrations.of_seal(segment)], segment.received_at)
         return grown
 
     def segments(
@@ -295,6 +329,24 @@ class Store:
             statement = statement.where(SegmentRow.first < end)
         with self._read() as transaction:
             return transaction.scalars(statement).all()
+
+    def stream_segments(self, session_id: str, end: int) -> Iterator[SegmentRow]:
+        """Yield the segments that hold the records up to, not including, `end`.
+
+        Only a few are held at once, and no transaction stays open between them: a segment that is
+        there never changes, but for its cosignature.
+        """
+        first = 0
+        while first < end:
+            statement = _segments_of(session_id).where(
+                SegmentRow.first >= first, SegmentRow.first < end
+            )
+            with self._read() as transaction:
+                rows = transaction.scalars(statement.limit(SEGMENTS_AT_ONCE)).all()
+            if not rows:
+                return
+            yield from rows
+            first = rows[-1].end
 
     def cosign_segment(self, session_id: str, first: int, cosigned: str, at: datetime) -> str:
         """Store a cosigned checkpoint unless there is one; return the one that is stored then."""
@@ -328,6 +380,11 @@ class Store:
             if stored is None:
                 transaction.add(submission)
                 transaction.execute(mark)
+                append(
+                    transaction,
+                    [registrations.of_submission(submission)],
+                    submission.received_at,
+                )
         return stored or submission
 
     def submission(self, session_id: str) -> SubmissionRow | None:
@@ -349,6 +406,9 @@ class Store:
         """Store verdicts, all or none."""
         with self._write.begin() as transaction:
             transaction.add_all(verdicts)
+            if verdicts:
+                registered = [registrations.of_verdict(verdict) for verdict in verdicts]
+                append(transaction, registered, verdicts[-1].issued_at)
 
     def verdicts(self, session_id: str) -> Sequence[VerdictRow]:
         """Return all verdicts of a session in the order of signing."""
@@ -360,17 +420,77 @@ class Store:
         with self._read() as transaction:
             return transaction.scalars(statement).all()
 
-    def _add_or_get(self, row: RowT, known: Select[RowT]) -> RowT:
-        try:
-            with self._write.begin() as transaction:
-                transaction.add(row)
-        except IntegrityError:
-            with self._read() as transaction:
-                stored = transaction.scalar(known)
-            if stored is None:
-                raise
-            return stored
+    # Verification summaries
+
+    def add_verification(self, verification: VerificationRow) -> None:
+        """Store a verification summary."""
+        with self._write.begin() as transaction:
+            transaction.add(verification)
+            registered = [registrations.of_verification(verification)]
+            append(transaction, registered, verification.verified_at)
+
+    def verifications(self, session_id: str) -> Sequence[VerificationRow]:
+        """Return all verification summaries of a session in the order of signing."""
+        statement = (
+            select(VerificationRow)
+            .where(VerificationRow.session_id == session_id)
+            .order_by(VerificationRow.number)
+        )
+        with self._read() as transaction:
+            return transaction.scalars(statement).all()
+
+    # Replays
+
+    def add_draw(self, session_id: str, make: Callable[[int], ReplayRow]) -> ReplayRow:
+        """Store the next draw of a session and return it.
+
+        Args:
+            session_id: the session.
+            make: given the number of the draw within the session, from 1.
+        """
+        count = (
+            select(func.count()).select_from(ReplayRow).where(ReplayRow.session_id == session_id)
+        )
+        with self._write.begin() as transaction:
+            transaction.get_one(SessionRow, session_id, with_for_update=True)
+            row = make((transaction.scalar(count) or 0) + 1)
+            transaction.add(row)
+            transaction.flush()
+            append(transaction, [registrations.of_draw(row)], row.drawn_at)
         return row
+
+    def add_replay_result(
+        self, session_id: str, number: int, result: bytes, now: datetime
+    ) -> ReplayRow:
+        """Store the result of a draw unless it has one; return the draw with what is stored."""
+        with self._write.begin() as transaction:
+            row = transaction.get_one(ReplayRow, (session_id, number), with_for_update=True)
+            if row.result is None:
+                row.result = result
+                append(transaction, [registrations.of_replay(row)], now)
+        return row
+
+    def replays(self, session_id: str) -> Sequence[ReplayRow]:
+        """Return all draws of a session in the order of drawing."""
+        statement = (
+            select(ReplayRow).where(ReplayRow.session_id == session_id).order_by(ReplayRow.number)
+        )
+        with self._read() as transaction:
+            return transaction.scalars(statement).all()
+
+    # What was stored before there was a registry
+
+    def register_all(self, now: datetime) -> None:
+        """Register every document that is stored and not registered, in the order of the story.
+
+        Only documents from before the database had a registry can be; they count as of now.
+        """
+        counts = self.registry.counts()
+        for kind, rows, register in _DOCUMENTS:
+            with self._write.begin() as transaction:
+                stored = transaction.scalar(select(func.count()).select_from(rows.subquery())) or 0
+                if stored > counts.get(kind, 0):
+                    append(transaction, [register(row) for row in transaction.scalars(rows)], now)
 
 
 def _segments_of(session_id: str) -> Select[SegmentRow]:
@@ -390,3 +510,33 @@ def _answering(session_id: str, request_digest: str) -> Select[ContinuationRow]:
         ContinuationRow.session_id == session_id,
         ContinuationRow.request_digest == request_digest,
     )
+
+
+_LAST_SEGMENTS = (
+    select(SegmentRow)
+    .join(SessionRow, SessionRow.id == SegmentRow.session_id)
+    .where(SessionRow.state != "open", SegmentRow.first + SegmentRow.count == SessionRow.size)
+    .order_by(SegmentRow.received_at)
+)
+_DOCUMENTS: tuple[tuple[EntryKind, Select[Any], Callable[[Any], Registration]], ...] = (
+    ("order", select(OrderRow).order_by(OrderRow.received_at), registrations.of_order),
+    ("grant", select(SessionRow).order_by(SessionRow.opened_at), registrations.of_grant),
+    (
+        "continuation",
+        select(ContinuationRow).order_by(ContinuationRow.granted_at),
+        registrations.of_continuation,
+    ),
+    ("seal", _LAST_SEGMENTS, registrations.of_seal),
+    (
+        "submission",
+        select(SubmissionRow).order_by(SubmissionRow.received_at),
+        registrations.of_submission,
+    ),
+    (
+        "verification",
+        select(VerificationRow).order_by(VerificationRow.number),
+        registrations.of_verification,
+    ),
+    ("verdict", select(VerdictRow).order_by(VerdictRow.number), registrations.of_verdict),
+)
+"""What a registry that is new to its database lacks: rows of each kind, and what is registered."""

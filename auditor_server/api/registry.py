@@ -1,0 +1,52 @@
+"""The registry: public, since it holds digests and names of sessions, and nothing else.
+
+Anyone may follow it without a token: the more who do, the fewer a second view can be shown to.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from auditor_server import registry
+from auditor_server.api.dependencies import AuditorServer
+from schemas import ConsistencyProof, InclusionProof, RegistryEntries
+from schemas.base import Count, Sha256
+
+router = APIRouter(prefix="/registry", tags=["registry"])
+
+Size = Annotated[Count | None, Query()]
+
+
+@router.get("/checkpoint", response_class=Response)
+def checkpoint(auditor: AuditorServer) -> Response:
+    """Return the newest head: a C2SP checkpoint, signed and cosigned."""
+    return Response(registry.head(auditor), media_type="text/plain; charset=utf-8")
+
+
+@router.get("/entries")
+def entries(auditor: AuditorServer, start: Count = 0, end: Size = None) -> RegistryEntries:
+    """Return raw leaves from `start` up to, not including, `end`, at most a page of them."""
+    return registry.entries(auditor, start, end)
+
+
+@router.get("/entries/{index}", response_class=Response)
+def entry(auditor: AuditorServer, index: Count) -> Response:
+    """Return the exact bytes of one leaf."""
+    return Response(registry.leaf(auditor, index), media_type="application/json")
+
+
+@router.get("/proof/inclusion")
+def inclusion(
+    auditor: AuditorServer,
+    index: Size = None,
+    digest: Annotated[Sha256 | None, Query()] = None,
+    size: Size = None,
+) -> InclusionProof:
+    """Prove that an entry, by index or by its document's digest, is in the tree of `size`."""
+    return registry.inclusion(auditor, index, digest, size)
+
+
+@router.get("/proof/consistency")
+def consistency(auditor: AuditorServer, old: Count, new: Size = None) -> ConsistencyProof:
+    """Prove that the tree of `new` entries begins with the tree of `old` entries."""
+    return registry.consistency(auditor, old, new)

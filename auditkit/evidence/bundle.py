@@ -5,16 +5,17 @@ A ZIP archive of exactly one form (see `archive`): equal content gives equal byt
 
 import io
 import re
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO, overload
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 from auditkit.evidence import archive, canonical
 from auditkit.evidence.dsse import MAX_ENVELOPE_BYTES
 from auditkit.evidence.errors import (
     BundleContentError,
     BundleMemberError,
+    BundleSizeError,
     CanonicalFormError,
 )
 from auditkit.evidence.notes import MAX_NOTE_BYTES
@@ -29,6 +30,8 @@ TEST_LEAVES = "test.leaves"
 WEIGHTS = "model/weights.safetensors"
 DESCRIPTION = "model/description.json"
 SCORES = "model/scores.safetensors"
+REGISTRY = "registry/entries.json"
+REGISTRY_CHECKPOINT = "registry/checkpoint"
 
 LEAF_BYTES = 32
 MAX_DESCRIPTION_BYTES = 1_000_000
@@ -37,89 +40,195 @@ MAX_DESCRIPTION_BYTES = 1_000_000
 MAX_REQUEST_BYTES = 16_000_000
 """Largest request; one from a container carries its image's configuration and manifest."""
 
-MAX_CHECKPOINTS_BYTES = 2**30
-"""Room for one cosigned checkpoint per second during a month."""
+MAX_LOG_BYTES = 2**36
+"""Room for 150 million steps."""
+
+MAX_RECORD_BYTES = 16_000_000
+"""Longest record; that of a step takes about 400 bytes."""
+
+MAX_CHECKPOINTS_BYTES = 2**32
+"""Room for one cosigned checkpoint per second during three months."""
+
+MAX_QUOTED_NOTE_BYTES = 2 * MAX_NOTE_BYTES
+"""Longest line with a checkpoint; the newlines of a note take two bytes each."""
+
+MAX_MODEL_BYTES = 2**31 - 1
+"""Largest weights or scores."""
+
+MAX_HELD_BYTES = 2**32
+"""Most bytes of all members together that are held at once, so of all but the log."""
 
 MAX_LEAVES_BYTES = 2**30
 """Room for 33 million samples."""
+
+MAX_REGISTRY_BYTES = 2**28
+"""Largest excerpt of the registry: an entry with its inclusion proof takes about 2,500 bytes."""
 
 MAX_VERDICTS = 50_000
 """Most verdicts in one bundle."""
 
 MAX_CONTINUATIONS = 999
-"""Most continuations in one bundle: as many as have a number of three digits."""
+"""Most continuations in one bundle, as of every series that is numbered in three digits."""
 
 MEMBER_LIMITS: dict[str, int] = {
     ORDER: MAX_ENVELOPE_BYTES,
     REQUEST: MAX_REQUEST_BYTES,
     GRANT: MAX_ENVELOPE_BYTES,
-    RECORDS: archive.MAX_ARCHIVE_BYTES,
+    RECORDS: MAX_LOG_BYTES,
     CHECKPOINTS: MAX_CHECKPOINTS_BYTES,
     POOL_LEAVES: MAX_LEAVES_BYTES,
     TEST_LEAVES: MAX_LEAVES_BYTES,
-    WEIGHTS: archive.MAX_ARCHIVE_BYTES,
+    WEIGHTS: MAX_MODEL_BYTES,
     DESCRIPTION: MAX_DESCRIPTION_BYTES,
-    SCORES: archive.MAX_ARCHIVE_BYTES,
+    SCORES: MAX_MODEL_BYTES,
+    REGISTRY: MAX_REGISTRY_BYTES,
+    REGISTRY_CHECKPOINT: MAX_NOTE_BYTES,
 }
 """Largest size in bytes of each member that a bundle has once."""
 
-_VERDICTS = "verdicts/"
-_CONTINUATIONS = "continuations/"
-_NUMBERED_LIMITS = (
-    (re.compile(r"continuations/[0-9]{3}\.request\.json"), MAX_REQUEST_BYTES),
-    (re.compile(r"continuations/[0-9]{3}\.dsse\.json"), MAX_ENVELOPE_BYTES),
-    (re.compile(r"verdicts/[0-9]{6}\.dsse\.json"), MAX_ENVELOPE_BYTES),
-)
+LINE_LIMITS = {RECORDS: MAX_RECORD_BYTES, CHECKPOINTS: MAX_QUOTED_NOTE_BYTES}
+"""Longest line in bytes, without its newline, of each member that consists of lines."""
 
 
-class Lines(Sequence[bytes]):
-    """The lines of one text, without their newlines, cut out of it only when they are asked for.
+@dataclass(frozen=True)
+class Series:
+    """Members that a bundle has any number of, in one folder, numbered without a gap.
 
-    A log of a million records thus costs its own bytes and eight more per record.
-
-    Raises:
-        BundleContentError: an empty line, or no newline at the end.
+    Attributes:
+        folder: where they lie; what they are called in messages, too.
+        first: number of the first one; 0 or 1.
+        digits: of every number.
+        most: how many there may be.
+        limits: ending of each member of one number, with its largest size in bytes.
+        required: endings that every number must have.
     """
 
-    def __init__(self, text: bytes) -> None:
-        self._text = text
-        self._ends = array("Q")
-        start = 0
-        while start < len(text):
-            end = text.find(b"\n", start)
-            if end <= start:
-                raise BundleContentError(
-                    f"line {len(self._ends) + 1} is empty or does not end in a newline"
+    folder: str
+    first: int
+    digits: int
+    most: int
+    limits: Mapping[str, int]
+    required: frozenset[str]
+
+    def name(self, position: int, ending: str) -> str:
+        """Return the name of a member; positions count from 0.
+
+        Raises:
+            BundleMemberError: there is no room for as many.
+        """
+        if position >= self.most:
+            raise BundleMemberError(f"a bundle holds at most {self.most} {self.folder}")
+        return f"{self.folder}/{self.first + position:0{self.digits}d}{ending}"
+
+    def limit(self, name: str) -> int | None:
+        """Return the largest size of a member in bytes; None: no member of this series."""
+        found = re.fullmatch(rf"{self.folder}/[0-9]{{{self.digits}}}(\..+)", name)
+        return self.limits.get(found[1]) if found else None
+
+    def write(self, contents: Sequence[Mapping[str, bytes]]) -> dict[str, bytes]:
+        """Return the members for contents by ending, in their order."""
+        return {
+            self.name(position, ending): data
+            for position, parts in enumerate(contents)
+            for ending, data in parts.items()
+        }
+
+    def read(self, members: Mapping[str, bytes]) -> list[dict[str, bytes]]:
+        """Return the contents by ending, in their order.
+
+        Raises:
+            BundleMemberError: a number is left out, or lacks what it must have.
+        """
+        left = {name for name in members if name.startswith(f"{self.folder}/")}
+        contents: list[dict[str, bytes]] = []
+        while left:
+            names = {ending: self.name(len(contents), ending) for ending in self.limits}
+            found = {ending: members[name] for ending, name in names.items() if name in left}
+            if not found.keys() >= self.required:
+                raise BundleMemberError(
+                    f"{self.folder} must be whole and numbered from "
+                    f"{self.first:0{self.digits}d} without a gap"
                 )
-            self._ends.append(end)
-            start = end + 1
+            contents.append(found)
+            left -= set(names.values())
+        return contents
 
-    def __len__(self) -> int:
-        return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
-        start = self._ends[position - 1] + 1 if position else 0
-        return self._text[start : self._ends[position]]
+_ENVELOPE = ".dsse.json"
+_REQUEST = ".request.json"
+_DRAW = ".draw.dsse.json"
+_RESULT = ".result.dsse.json"
+
+
+def _three_digits(folder: str, limits: Mapping[str, int], optional: str = "") -> Series:
+    return Series(folder, 1, 3, MAX_CONTINUATIONS, limits, frozenset(limits.keys() - {optional}))
+
+
+VERDICTS = Series(
+    "verdicts", 0, 6, MAX_VERDICTS, {_ENVELOPE: MAX_ENVELOPE_BYTES}, frozenset({_ENVELOPE})
+)
+CONTINUATIONS = _three_digits(
+    "continuations", {_REQUEST: MAX_REQUEST_BYTES, _ENVELOPE: MAX_ENVELOPE_BYTES}
+)
+TRUST_ROOTS = _three_digits("trust", {_ENVELOPE: MAX_ENVELOPE_BYTES})
+VERIFICATIONS = _three_digits("verifications", {_ENVELOPE: MAX_ENVELOPE_BYTES})
+REPLAYS = _three_digits(
+    "replays", {_DRAW: MAX_ENVELOPE_BYTES, _RESULT: MAX_ENVELOPE_BYTES}, optional=_RESULT
+)
+ALL_SERIES = (VERDICTS, CONTINUATIONS, TRUST_ROOTS, VERIFICATIONS, REPLAYS)
+
+
+class Streamed(Collection[bytes]):
+    """Items that are read anew for each pass, so that they are never held all at once.
+
+    Args:
+        read: begins a pass.
+    """
+
+    def __init__(self, read: Callable[[], Iterable[bytes]]) -> None:
+        self._read = read
 
     def __iter__(self) -> Iterator[bytes]:
-        start = 0
-        for end in self._ends:
-            yield self._text[start:end]
-            start = end + 1
+        return iter(self._read())
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
-    __hash__ = None  # type: ignore[assignment]  # equal to lists and tuples, which hash differently
+    def __contains__(self, item: object) -> bool:
+        return any(item == found for found in self)
+
+
+class Lines(Streamed):
+    """The lines of a text, without their newlines; only a piece and a line of it are held.
+
+    A pass raises `BundleContentError` for an empty line, one beyond the limit, or no newline at the
+    end, and what the pieces raise.
+
+    Args:
+        pieces: gives the text.
+        limit: largest accepted length of a line in bytes.
+    """
+
+    def __init__(self, pieces: archive.Pieces, limit: int) -> None:
+        super().__init__(lambda: _split_lines(pieces(), limit))
+        self._pieces = pieces
+
+    def __len__(self) -> int:
+        return sum(piece.count(b"\n") for piece in self._pieces())
+
+
+class QuotedNotes(Streamed):
+    """Cosigned notes, each written as one line: a JSON string in RFC 8785 form.
+
+    A pass raises `BundleContentError` for a line that is no such string, and what the lines raise.
+    """
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__(lambda: map(_unquoted, lines))
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
 
 
 @dataclass(frozen=True)
@@ -136,6 +245,19 @@ class Continuation:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """A draw of segments to execute again, and what came of it. Nothing of it is verified yet.
+
+    Attributes:
+        draw: DSSE envelope (JSON) of the replay draw.
+        result: DSSE envelope (JSON) of the replay result; None: it is still to come.
+    """
+
+    draw: bytes
+    result: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Bundle:
     """Everything that an auditor keeps about one session. Nothing of it is verified yet.
 
@@ -143,8 +265,9 @@ class Bundle:
         order: DSSE envelope (JSON) of the audit order.
         request: canonical JSON of the session request.
         grant: DSSE envelope (JSON) of the session grant.
-        records: the log, one canonical JSON record per item, from sequence number 0.
-        checkpoints: cosigned notes in the order in which they were cosigned.
+        records: the log, one canonical JSON record per item, from sequence number 0. It may be read
+            from a file anew for each pass, so that a log of any length needs no memory.
+        checkpoints: cosigned notes in the order in which they were cosigned; likewise.
         pool_leaves: 32 bytes per sample of the pool.
         test_leaves: 32 bytes per test sample.
         weights: safetensors of M+; None before the submission.
@@ -152,13 +275,19 @@ class Bundle:
         scores: safetensors of the calibration scores; None before the submission.
         verdicts: DSSE envelopes (JSON) in the order in which they were given.
         continuations: fresh containers and their keys, in the order in which they were granted.
+        trust_roots: DSSE envelopes (JSON) of every version of the auditor's trust root up to the
+            one in force, in their order.
+        registry: RFC 8785 JSON of the excerpt of the auditor's registry; None: there is none.
+        registry_checkpoint: cosigned note over the registry that the excerpt is of.
+        replays: draws and their results, in the order of drawing.
+        verifications: DSSE envelopes (JSON) of signed verification summaries, in their order.
     """
 
     order: bytes
     request: bytes
     grant: bytes
-    records: Sequence[bytes]
-    checkpoints: tuple[bytes, ...]
+    records: Collection[bytes]
+    checkpoints: Collection[bytes]
     pool_leaves: bytes
     test_leaves: bytes
     weights: bytes | None = None
@@ -166,6 +295,17 @@ class Bundle:
     scores: bytes | None = None
     verdicts: tuple[bytes, ...] = ()
     continuations: tuple[Continuation, ...] = ()
+    trust_roots: tuple[bytes, ...] = ()
+    registry: bytes | None = None
+    registry_checkpoint: bytes | None = None
+    replays: tuple[Replay, ...] = ()
+    verifications: tuple[bytes, ...] = ()
+
+    @property
+    def final_checkpoint(self) -> bytes | None:
+        """The last cosigned note, found in one pass; None when there is none."""
+        final = deque(self.checkpoints, maxlen=1)
+        return final[0] if final else None
 
 
 def write_bundle(bundle: Bundle) -> bytes:
@@ -180,115 +320,182 @@ def write_bundle(bundle: Bundle) -> bytes:
 
 
 def write_bundle_to(bundle: Bundle, file: BinaryIO) -> None:
-    """Write the bundle to a file that is open for writing bytes.
+    """Write the bundle to a seekable file that is open for writing bytes.
+
+    Records and checkpoints are passed on as they come, so a long log needs no memory.
 
     Raises:
         BundleContentError: a record with a newline in it or without content, a checkpoint that is
             not UTF-8, or leaves that are not 32 bytes each.
         BundleSizeError: a member or the whole is too large.
-        BundleMemberError: too many verdicts or continuations.
+        BundleMemberError: too many members of a series.
     """
-    members = {
+    optional = {
+        WEIGHTS: bundle.weights,
+        DESCRIPTION: bundle.description,
+        SCORES: bundle.scores,
+        REGISTRY: bundle.registry,
+        REGISTRY_CHECKPOINT: bundle.registry_checkpoint,
+    }
+    held = {
         ORDER: bundle.order,
         REQUEST: bundle.request,
         GRANT: bundle.grant,
-        RECORDS: _join_lines(bundle.records),
-        CHECKPOINTS: _join_lines(_quoted(note) for note in bundle.checkpoints),
         POOL_LEAVES: _checked_leaves(POOL_LEAVES, bundle.pool_leaves),
         TEST_LEAVES: _checked_leaves(TEST_LEAVES, bundle.test_leaves),
+        **{name: data for name, data in optional.items() if data is not None},
+        **_write_series(bundle),
     }
-    optional = {WEIGHTS: bundle.weights, DESCRIPTION: bundle.description, SCORES: bundle.scores}
-    members.update({name: data for name, data in optional.items() if data is not None})
-    members.update({_verdict_name(i): data for i, data in enumerate(bundle.verdicts)})
-    for number, continuation in enumerate(bundle.continuations, start=1):
-        request_name, envelope_name = _continuation_names(number)
-        members[request_name] = continuation.request
-        members[envelope_name] = continuation.envelope
-    for name, data in members.items():
+    for name, data in held.items():
         archive.check_member_size(name, len(data), _limit(name))
-    archive.write(members, file)
+    _check_held(sum(map(len, held.values())))
+    streamed: dict[str, archive.Pieces] = {
+        RECORDS: lambda: _join_lines(RECORDS, bundle.records),
+        CHECKPOINTS: lambda: _join_lines(CHECKPOINTS, map(_quoted, bundle.checkpoints)),
+    }
+    archive.write({**held, **streamed}, file)
 
 
-def read_bundle(source: bytes | BinaryIO) -> Bundle:
-    """Read a bundle from its bytes, or from a seekable file that is open for reading bytes.
+def open_bundle(file: BinaryIO) -> Bundle:
+    """Open a bundle whose records and checkpoints are read when they are asked for.
 
-    Nothing is unpacked and no member's name is ever used as a path.
+    Everything else is read at once. Nothing is unpacked and no member's name is ever used as a
+    path.
+
+    Args:
+        file: seekable and open for reading bytes; it must stay open as long as the bundle is used.
 
     Raises:
         BundleFormatError: not an archive of the form that `write_bundle` gives it.
         BundleMemberError: a member is unknown, missing, repeated or out of order.
         BundleSizeError: the file or a member is too large.
-        BundleChecksumError: a member's bytes have been changed.
-        BundleContentError: a member's content is not what its name promises.
+        BundleChecksumError: a member's bytes have been changed; of records and checkpoints, this is
+            raised when they have been read.
+        BundleContentError: a member's content is not what its name promises; likewise.
     """
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    members = dict(archive.read(file, _limit))
+    found = archive.Archive(file, _limit)
     required = (ORDER, REQUEST, GRANT, RECORDS, CHECKPOINTS, POOL_LEAVES, TEST_LEAVES)
-    missing = [name for name in required if name not in members]
+    missing = [name for name in required if name not in found.members]
     if missing:
         raise BundleMemberError(f"the bundle lacks {', '.join(missing)}")
-    verdicts = [name for name in members if name.startswith(_VERDICTS)]
-    if verdicts != [_verdict_name(position) for position in range(len(verdicts))]:
-        raise BundleMemberError("verdicts must be numbered from 000000 without a gap")
+    names = [name for name in found.members if name not in (RECORDS, CHECKPOINTS)]
+    _check_held(sum(found.members[name].size for name in names))
+    held = {name: found.read(name) for name in names}
     return Bundle(
-        order=members[ORDER],
-        request=members[REQUEST],
-        grant=members[GRANT],
-        records=Lines(members[RECORDS]),
-        checkpoints=tuple(_unquoted(line) for line in Lines(members[CHECKPOINTS])),
-        pool_leaves=_checked_leaves(POOL_LEAVES, members[POOL_LEAVES]),
-        test_leaves=_checked_leaves(TEST_LEAVES, members[TEST_LEAVES]),
-        weights=members.get(WEIGHTS),
-        description=members.get(DESCRIPTION),
-        scores=members.get(SCORES),
-        verdicts=tuple(members[name] for name in verdicts),
-        continuations=_continuations(members),
+        order=held[ORDER],
+        request=held[REQUEST],
+        grant=held[GRANT],
+        records=Lines(lambda: found.pieces(RECORDS), LINE_LIMITS[RECORDS]),
+        checkpoints=QuotedNotes(Lines(lambda: found.pieces(CHECKPOINTS), LINE_LIMITS[CHECKPOINTS])),
+        pool_leaves=_checked_leaves(POOL_LEAVES, held[POOL_LEAVES]),
+        test_leaves=_checked_leaves(TEST_LEAVES, held[TEST_LEAVES]),
+        weights=held.get(WEIGHTS),
+        description=held.get(DESCRIPTION),
+        scores=held.get(SCORES),
+        verdicts=_envelopes(VERDICTS, held),
+        continuations=tuple(
+            Continuation(parts[_REQUEST], parts[_ENVELOPE]) for parts in CONTINUATIONS.read(held)
+        ),
+        trust_roots=_envelopes(TRUST_ROOTS, held),
+        registry=held.get(REGISTRY),
+        registry_checkpoint=held.get(REGISTRY_CHECKPOINT),
+        replays=tuple(Replay(parts[_DRAW], parts.get(_RESULT)) for parts in REPLAYS.read(held)),
+        verifications=_envelopes(VERIFICATIONS, held),
     )
 
 
-def _continuations(members: dict[str, bytes]) -> tuple[Continuation, ...]:
-    found = {name for name in members if name.startswith(_CONTINUATIONS)}
-    names = [_continuation_names(number) for number in range(1, len(found) // 2 + 1)]
-    if found != {name for pair in names for name in pair}:
-        raise BundleMemberError(
-            "continuations must be numbered from 001 without a gap, each with its request and its "
-            "signed answer"
-        )
-    return tuple(Continuation(members[request], members[envelope]) for request, envelope in names)
+def read_bundle(source: bytes | BinaryIO) -> Bundle:
+    """Read a whole bundle into memory, from its bytes or from a file; see `open_bundle`.
+
+    Raises:
+        BundleError: as `open_bundle`, and for records and checkpoints at once.
+    """
+    opened = open_bundle(io.BytesIO(source) if isinstance(source, bytes) else source)
+    # Through an iterator: a tuple asks a collection for its length first, which is another pass.
+    return replace(
+        opened, records=tuple(iter(opened.records)), checkpoints=tuple(iter(opened.checkpoints))
+    )
+
+
+def _write_series(bundle: Bundle) -> dict[str, bytes]:
+    replays = [
+        {_DRAW: replay.draw} | ({} if replay.result is None else {_RESULT: replay.result})
+        for replay in bundle.replays
+    ]
+    return {
+        **VERDICTS.write([{_ENVELOPE: data} for data in bundle.verdicts]),
+        **CONTINUATIONS.write(
+            [{_REQUEST: found.request, _ENVELOPE: found.envelope} for found in bundle.continuations]
+        ),
+        **TRUST_ROOTS.write([{_ENVELOPE: data} for data in bundle.trust_roots]),
+        **VERIFICATIONS.write([{_ENVELOPE: data} for data in bundle.verifications]),
+        **REPLAYS.write(replays),
+    }
+
+
+def _envelopes(series: Series, members: Mapping[str, bytes]) -> tuple[bytes, ...]:
+    return tuple(found[_ENVELOPE] for found in series.read(members))
 
 
 def _limit(name: str) -> int:
     """Return the largest size of a member in bytes; names outside the bundle's are refused."""
     if name in MEMBER_LIMITS:
         return MEMBER_LIMITS[name]
-    for numbered, limit in _NUMBERED_LIMITS:
-        if numbered.fullmatch(name):
+    for series in ALL_SERIES:
+        limit = series.limit(name)
+        if limit is not None:
             return limit
     raise BundleMemberError(f"{name[:80]!r} is no member of an evidence bundle")
 
 
-def _verdict_name(position: int) -> str:
-    if position >= MAX_VERDICTS:
-        raise BundleMemberError(f"a bundle holds at most {MAX_VERDICTS} verdicts")
-    return f"{_VERDICTS}{position:06d}.dsse.json"
+def _check_held(size: int) -> None:
+    if size > MAX_HELD_BYTES:
+        raise BundleSizeError(
+            f"expected at most {MAX_HELD_BYTES} bytes beside records and checkpoints, found {size}"
+        )
 
 
-def _continuation_names(number: int) -> tuple[str, str]:
-    """Return where a continuation's request and its signed answer lie; numbers start at 1."""
-    if number > MAX_CONTINUATIONS:
-        raise BundleMemberError(f"a bundle holds at most {MAX_CONTINUATIONS} continuations")
-    stem = f"{_CONTINUATIONS}{number:03d}"
-    return f"{stem}.request.json", f"{stem}.dsse.json"
+def _split_lines(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    rest = b""
+    count = 0
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        if b"" in lines:
+            raise BundleContentError(f"line {count + lines.index(b'') + 1} is empty")
+        if max(map(len, (*lines, rest))) > limit:
+            raise BundleContentError(f"a line after line {count} has more than {limit} bytes")
+        yield from lines
+        count += len(lines)
+    if rest:
+        raise BundleContentError(f"line {count + 1} does not end in a newline")
 
 
-def _join_lines(lines: Iterable[bytes]) -> bytes:
+def _join_lines(name: str, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the text of these lines in pieces.
+
+    Raises:
+        BundleContentError: a line is empty, contains a newline, or is longer than a reader accepts.
+        BundleSizeError: the text is too large.
+    """
     text = io.BytesIO()
+    size = 0
     for number, line in enumerate(lines, start=1):
         if not line or b"\n" in line:
             raise BundleContentError(f"line {number} is empty or contains a newline")
+        if len(line) > LINE_LIMITS[name]:
+            raise BundleContentError(
+                f"expected line {number} of {name} to have at most {LINE_LIMITS[name]} bytes, "
+                f"found {len(line)}"
+            )
         text.write(line)
         text.write(b"\n")
-    return text.getvalue()
+        if text.tell() >= archive.PIECE_BYTES:
+            size += text.tell()
+            archive.check_member_size(name, size, _limit(name))
+            yield text.getvalue()
+            text = io.BytesIO()
+    archive.check_member_size(name, size + text.tell(), _limit(name))
+    yield text.getvalue()
 
 
 def _quoted(note: bytes) -> bytes:
@@ -300,7 +507,7 @@ def _quoted(note: bytes) -> bytes:
 
 def _unquoted(line: bytes) -> bytes:
     try:
-        note = canonical.parse(line, 2 * MAX_NOTE_BYTES)
+        note = canonical.parse(line, MAX_QUOTED_NOTE_BYTES)
     except CanonicalFormError as error:
         raise BundleContentError(f"a checkpoint is not a JSON string: {error}") from error
     # The one spelling of a string that `write_bundle` uses keeps equal bundles equal in bytes.

@@ -25,6 +25,7 @@ Indices = NDArray[np.int64]
 
 LABEL_PREFIX = "auditkit/v1/"
 LEAF_BYTES = 32
+BATCH_PREFIX = b"auditkit/batch/v1\0"
 WARM_UP_FRACTION = 0.2  # share of the steps over which `one_cycle` rises to its peak
 
 
@@ -180,6 +181,33 @@ class Schedule:
             )
         return plans
 
+    def epoch_rows(self, epoch: int) -> tuple[Indices, Indices]:
+        """Return the pool indices of one epoch (from 0), batch after batch, and their cohorts.
+
+        Returns:
+            The rows of all batches in their order, shape `(samples shown,)`, and how many of each
+            batch are told, silent, told_only and external, shape `(steps, 4)`.
+        """
+        count = self.steps_per_epoch
+        trained = self._shuffled(self.split.trained, f"trained/{epoch}")
+        told_only = self._shuffled(self.split.told_only, f"told-only/{epoch}")
+        external = self._external(epoch * count * self.external_batch_size, count)
+        silent = np.zeros(int(self.split.trained.max()) + 1, dtype=np.int64)
+        silent[self.split.silent] = 1
+        # Each sample's batch and cohort; within both, samples keep their order.
+        places = np.concatenate(
+            [
+                4 * _parts(len(trained), count) + silent[trained],
+                4 * _parts(len(told_only), count) + 2,
+                4 * _parts(len(external), count) + 3,
+            ]
+        )
+        rows = np.concatenate([trained, told_only, external])
+        sizes = np.bincount(places, minlength=4 * count).reshape(count, 4)
+        # Narrow numbers are sorted by digits, several times faster than wide ones by comparison.
+        narrow = places.astype(np.min_scalar_type(4 * count))
+        return rows[np.argsort(narrow, kind="stable")], sizes
+
     def steps(self, after: int = 0) -> Iterator[StepPlan]:
         """Yield the steps that follow step `after`, to the end of the training."""
         for epoch in range(self.epoch_of(after + 1), self.epochs):
@@ -203,6 +231,12 @@ class Schedule:
         return np.concatenate(rounds)[offset : offset + needed]
 
 
+def _parts(length: int, count: int) -> Indices:
+    """Return for each of `length` items which of `count` nearly equal parts it is in."""
+    whole, more = divmod(length, count)
+    return np.repeat(np.arange(count), np.where(np.arange(count) < more, whole + 1, whole))
+
+
 def batch_digest(leaves: bytes, plan: StepPlan) -> str:
     """Digest of one batch: SHA-256 over the cohort sizes and the leaves in row order.
 
@@ -212,9 +246,29 @@ def batch_digest(leaves: bytes, plan: StepPlan) -> str:
     """
     table = np.frombuffer(leaves, dtype=np.uint8).reshape(-1, LEAF_BYTES)
     sizes = (len(plan.told), len(plan.silent), len(plan.told_only), len(plan.external))
-    digest = hashlib.sha256(b"auditkit/batch/v1\0" + struct.pack(">4I", *sizes))
+    digest = hashlib.sha256(BATCH_PREFIX + struct.pack(">4I", *sizes))
     digest.update(table[plan.rows].tobytes())
     return digest.hexdigest()
+
+
+def batch_digests(leaves: bytes, schedule: Schedule, epoch: int) -> list[str]:
+    """Digest of every batch of one epoch: what `batch_digest` gives for each step, all at once.
+
+    Args:
+        leaves: manifest leaves of the whole pool, `pool_size * 32` bytes.
+        schedule: of the training.
+        epoch: from 0.
+    """
+    table = np.frombuffer(leaves, dtype=np.uint8).reshape(-1, LEAF_BYTES)
+    rows, sizes = schedule.epoch_rows(epoch)
+    digests = []
+    first = 0
+    for counts, last in zip(sizes.astype(">u4"), np.cumsum(sizes.sum(axis=1)), strict=True):
+        digest = hashlib.sha256(BATCH_PREFIX + counts.tobytes())
+        digest.update(table.take(rows[first:last], axis=0).data)
+        digests.append(digest.hexdigest())
+        first = last
+    return digests
 
 
 def learning_rate(optimiser: OptimiserConfig, step: int, total_steps: int) -> float:

@@ -1,25 +1,28 @@
 """Checks that read a session's log once, record by record, in constant memory.
 
-Each check knows one rule. `observe` is called for every record in order, `finish` at the end; both
-raise the rule's typed error. `finish` returns what was found, for people.
+Each check knows one rule. `observe_checkpoint` is called for every checkpoint before the first
+record that it covers, `observe` for every record in order, `finish` at the end; all raise the
+rule's typed error. `finish` returns what was found, for people.
+
+A check may hold something for every sample or state of the session, but nothing for every record or
+checkpoint.
 """
 
 import math
-from bisect import bisect_right
+from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
 
 from auditkit.evidence import merkle
-from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.continuations import OpenContinuation, is_superseded
 from auditkit.evidence.derivation import (
     Schedule,
-    StepPlan,
-    batch_digest,
+    batch_digests,
     derive_split,
     learning_rate,
 )
@@ -33,6 +36,7 @@ from schemas import (
     ContinuationRecord,
     GrantRecord,
     ReceiptRecord,
+    Record,
     ResumeRecord,
     SealRecord,
     SessionContinuation,
@@ -43,6 +47,7 @@ from schemas import (
 )
 
 CLOCK_TOLERANCE_SECONDS = 120.0  # agent's clock against the auditor's, network delay included
+SECONDS_PER_MINUTE = 60.0
 COSIGNATURE_GRAIN_SECONDS = 1  # cosignature times are whole seconds, rounded down
 OBJECTIVE_TOLERANCE = 1e-3  # relative; losses are computed in single precision or bfloat16
 LEAST_NORMALISER = 1e-6  # a first loss below it does not divide Eq. 1; as in training
@@ -94,8 +99,32 @@ class StateError(EvidenceError):
     """Saved states are missing, or contradict the rest of the log."""
 
 
+class CustodyError(EvidenceError):
+    """The log contradicts who held T."""
+
+
 class CalibrationError(EvidenceError):
     """The calibration scores were not committed as they must be."""
+
+
+@dataclass(frozen=True)
+class CosignedCheckpoint:
+    """A checkpoint as the bundle has it.
+
+    Attributes:
+        checkpoint: what it says.
+        digest: SHA-256 of the cosigned note.
+        cosigned_at: when the auditor cosigned it, in Unix seconds; None when it is not known.
+    """
+
+    checkpoint: Checkpoint
+    digest: str
+    cosigned_at: int | None
+
+    @property
+    def size(self) -> int:
+        """Number of records that it covers."""
+        return self.checkpoint.size
 
 
 class LogCheck:
@@ -103,6 +132,12 @@ class LogCheck:
 
     name: ClassVar[str]
     claim: ClassVar[str]
+
+    reads: ClassVar[tuple[type[Record], ...]] = (Record,)
+    """Kinds of record that `observe` is called for."""
+
+    def observe_checkpoint(self, found: CosignedCheckpoint) -> None:
+        """Take in the next checkpoint, before the first record that it covers."""
 
     def observe(self, line: bytes, record: AnyRecord) -> None:
         """Take in the next record."""
@@ -131,7 +166,7 @@ class CompleteLogCheck(LogCheck):
                 f"record {self._size} carries sequence number {record.sequence}; "
                 "records are missing, doubled or out of order"
             )
-        if (self._size == 0) != isinstance(record, GrantRecord):
+        if (self._size == 0) != (record.kind == "grant"):
             raise LogIncompleteError(
                 f"record {self._size} is of kind {record.kind!r}; a log has one grant record, "
                 "and it is the first"
@@ -139,9 +174,9 @@ class CompleteLogCheck(LogCheck):
         if self._sealed:
             raise LogIncompleteError(f"record {self._size} follows the seal; nothing may")
         self._size += 1
-        self._sealed = isinstance(record, SealRecord)
-        self._resumes += isinstance(record, ResumeRecord)
-        self._steps += isinstance(record, StepRecord)
+        self._sealed = record.kind == "seal"
+        self._resumes += record.kind == "resume"
+        self._steps += record.kind == "step"
 
     @override
     def finish(self) -> str:
@@ -161,52 +196,59 @@ class CheckpointRootCheck(LogCheck):
     name = "checkpoint-roots"
     claim = "Every checkpoint commits to exactly these records, and the last covers all of them"
 
-    def __init__(self, checkpoints: list[Checkpoint], origin: str) -> None:
+    def __init__(self, origin: str) -> None:
         self._frontier = merkle.Frontier()
-        self._pending = iter(checkpoints)
-        self._next = next(self._pending, None)
-        self._count = len(checkpoints)
+        self._next: Checkpoint | None = None
+        self._count = 0
         self._origin = origin
         self._covered = 0
+
+    @override
+    def observe_checkpoint(self, found: CosignedCheckpoint) -> None:
+        self._check_reached()
+        checkpoint, size = found.checkpoint, self._frontier.size
+        if checkpoint.size <= size:
+            raise CheckpointRootError(
+                f"checkpoint of size {checkpoint.size} follows one of size {size}; sizes must grow"
+            )
+        if checkpoint.origin != self._origin:
+            raise CheckpointRootError(
+                f"checkpoint {checkpoint.size} is for {checkpoint.origin!r}, not "
+                f"{self._origin!r}: it belongs to another session"
+            )
+        self._next = checkpoint
+        self._count += 1
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         self._frontier.append(merkle.leaf_hash(line))
         expected = self._next
-        if expected is None or expected.size > self._frontier.size:
+        if expected is None or expected.size != self._frontier.size:
             return
-        # Sizes that do not grow are caught here too: such a checkpoint is never reached in order.
-        if expected.size < self._frontier.size:
-            raise CheckpointRootError(
-                f"checkpoint of size {expected.size} follows one of size "
-                f"{self._frontier.size - 1}; sizes must grow"
-            )
-        if expected.origin != self._origin:
-            raise CheckpointRootError(
-                f"checkpoint {expected.size} is for {expected.origin!r}, not {self._origin!r}: "
-                "it belongs to another session"
-            )
         if expected.root != self._frontier.root():
             raise CheckpointRootError(
                 f"the records up to {expected.size} hash to {self._frontier.root().hex()}, the "
                 f"checkpoint says {expected.root.hex()}: a record was changed, added or removed"
             )
-        self._next = next(self._pending, None)
+        self._next = None
         self._covered = expected.size
 
     @override
     def finish(self) -> str:
-        if self._next is not None:
-            raise CheckpointRootError(
-                f"a checkpoint covers {self._next.size} records and only {self._frontier.size} "
-                "are here: the log was cut"
-            )
+        self._check_reached()
         if self._covered != self._frontier.size:
             raise CheckpointRootError(
                 f"{self._frontier.size - self._covered} records after the last checkpoint are "
                 "covered by none; send them with `auditkit sync`"
             )
         return f"{self._count} checkpoints match the Merkle tree of {self._frontier.size} records"
+
+    def _check_reached(self) -> None:
+        if self._next is not None:
+            raise CheckpointRootError(
+                f"a checkpoint covers {self._next.size} records and only {self._frontier.size} "
+                "are here: the log was cut"
+            )
 
 
 class ReceiptCheck(LogCheck):
@@ -215,36 +257,40 @@ class ReceiptCheck(LogCheck):
     name = "receipt-interlock"
     claim = "After each checkpoint, the log commits to the auditor's unpredictable cosignature"
 
-    def __init__(self, checkpoints: list[Checkpoint], cosigned_notes: tuple[bytes, ...]) -> None:
-        self._due = {
-            checkpoint.size: sha256_hex(note)
-            for checkpoint, note in zip(checkpoints, cosigned_notes, strict=False)
-        }
+    def __init__(self) -> None:
+        self._latest: tuple[CosignedCheckpoint, ...] = ()  # passed, and next
         self._index = 0
         self._receipts = 0
 
     @override
+    def observe_checkpoint(self, found: CosignedCheckpoint) -> None:
+        self._latest = (*self._latest[-1:], found)
+
+    @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        due = self._due.get(self._index)
-        if isinstance(record, ReceiptRecord):
-            self._observe_receipt(record, due)
+        index = self._index
+        self._index += 1
+        due = next((found for found in self._latest if found.size == index), None)
+        if record.kind == "receipt":
+            self._observe_receipt(record, index, due)
         elif due is not None:
             raise ReceiptInterlockError(
-                f"record {self._index} follows a checkpoint and is no receipt for it: it may have "
+                f"record {index} follows a checkpoint and is no receipt for it: it may have "
                 "been written before the cosignature existed"
             )
-        self._index += 1
 
-    def _observe_receipt(self, record: ReceiptRecord, due: str | None) -> None:
+    def _observe_receipt(
+        self, record: ReceiptRecord, index: int, due: CosignedCheckpoint | None
+    ) -> None:
         if due is None:
             raise ReceiptInterlockError(
-                f"record {self._index} is a receipt, and no checkpoint ends right before it"
+                f"record {index} is a receipt, and no checkpoint ends right before it"
             )
-        if (record.checkpoint_size, record.checkpoint_digest) != (self._index, due):
+        if (record.checkpoint_size, record.checkpoint_digest) != (index, due.digest):
             raise ReceiptInterlockError(
-                f"record {self._index} is a receipt for a checkpoint of size "
+                f"record {index} is a receipt for a checkpoint of size "
                 f"{record.checkpoint_size} that differs from the one the auditor cosigned at "
-                f"{self._index}"
+                f"{index}"
             )
         self._receipts += 1
 
@@ -263,6 +309,7 @@ class RunIdentityCheck(LogCheck):
 
     name = "run-identity"
     claim = "The log is of this grant, and declares the granted code and image"
+    reads = (GrantRecord, ResumeRecord)
 
     def __init__(self, request: SessionRequest, grant_digest: str) -> None:
         self._request = request
@@ -271,7 +318,7 @@ class RunIdentityCheck(LogCheck):
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        if isinstance(record, GrantRecord):
+        if record.kind == "grant":
             self._compare("grant", record.grant_digest, self._grant_digest)
             self._compare("training code", record.code_digest, self._request.code_digest)
             self._compare("container image", record.image_digest, self._request.image_digest)
@@ -297,26 +344,33 @@ class ContinuationCheck(LogCheck):
     name = "continuations-logged"
     claim = "Wherever a further container took over, the log says so, and nothing lies in between"
 
-    def __init__(
-        self,
-        continuations: Sequence[OpenContinuation],
-        sizes: list[int],
-        cosigned_at: list[int],
-    ) -> None:
+    def __init__(self, continuations: Sequence[OpenContinuation]) -> None:
         self._continuations = continuations
         self._pending = deque(
             (found, is_superseded(continuations, position))
             for position, found in enumerate(continuations)
         )
-        self._sizes = sizes
-        self._cosigned_at = cosigned_at
+        self._places = {found.answer.log_size: _Place() for found in continuations}
+        self._passed = self._places.get(0)
         self._index = 0
+
+    @override
+    def observe_checkpoint(self, found: CosignedCheckpoint) -> None:
+        if self._passed is not None:
+            self._passed.following = found.cosigned_at
+        self._passed = self._places.get(found.size)
+        if self._passed is not None:
+            self._passed.ends = True
+            self._passed.cosigned_at = found.cosigned_at
+            self._passed.following = None
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
         index = self._index
         self._index += 1
-        if isinstance(record, ContinuationRecord):
+        if record.kind == "step" and not self._pending:
+            return
+        if record.kind == "continuation":
             self._observe_continuation(record, index)
         elif not isinstance(record, GrantRecord | ReceiptRecord):
             due = self._due(index, None)
@@ -371,26 +425,39 @@ class ContinuationCheck(LogCheck):
 
     def _check_place(self, answer: SessionContinuation) -> None:
         """A continuation lies after the checkpoint of its size and before the next one."""
-        following = bisect_right(self._sizes, answer.log_size)
-        if answer.log_size and self._sizes[following - 1 : following] != [answer.log_size]:
+        place = self._places[answer.log_size]
+        if answer.log_size and not place.ends:
             raise ContinuationLogError(
                 f"continuation {answer.number} was granted at size {answer.log_size}, where no "
                 "checkpoint ends"
             )
         granted = answer.granted_at.timestamp()
         # Cosignatures tell whole seconds, rounded down.
-        for time in self._cosigned_at[:following][-1:]:
-            if time > granted:
-                raise ContinuationLogError(
-                    f"continuation {answer.number} was granted {time - granted:.3f} s before the "
-                    f"auditor cosigned the {answer.log_size} records that it goes on from"
-                )
-        for time in self._cosigned_at[following : following + 1]:
-            if time + COSIGNATURE_GRAIN_SECONDS <= granted:
-                raise ContinuationLogError(
-                    f"continuation {answer.number} was granted {granted - time:.3f} s after the "
-                    "auditor cosigned a checkpoint of its key, which was not certified yet"
-                )
+        if place.cosigned_at is not None and place.cosigned_at > granted:
+            raise ContinuationLogError(
+                f"continuation {answer.number} was granted {place.cosigned_at - granted:.3f} s "
+                f"before the auditor cosigned the {answer.log_size} records that it goes on from"
+            )
+        if place.following is not None and place.following + COSIGNATURE_GRAIN_SECONDS <= granted:
+            raise ContinuationLogError(
+                f"continuation {answer.number} was granted {granted - place.following:.3f} s after "
+                "the auditor cosigned a checkpoint of its key, which was not certified yet"
+            )
+
+
+@dataclass
+class _Place:
+    """What the checkpoints say about a size of the log.
+
+    Attributes:
+        ends: whether one ends here.
+        cosigned_at: when that one was cosigned; None: unknown, or there is none.
+        following: when the next one was cosigned; likewise.
+    """
+
+    ends: bool = False
+    cosigned_at: int | None = None
+    following: int | None = None
 
 
 class ScheduleCheck(LogCheck):
@@ -398,6 +465,7 @@ class ScheduleCheck(LogCheck):
 
     name = "schedule"
     claim = "Every step used the batch, epoch and learning rate that the nonce prescribes"
+    reads = (StepRecord, ResumeRecord)
 
     def __init__(self, request: SessionRequest, grant: SessionGrant, pool_leaves: bytes) -> None:
         config = request.config
@@ -408,40 +476,44 @@ class ScheduleCheck(LogCheck):
             external_batch_size=config.external_batch_size,
             epochs=config.epochs,
         )
+        self._per_epoch = self._schedule.steps_per_epoch
+        self._total = self._schedule.total_steps
         self._optimiser = config.optimiser
         self._leaves = pool_leaves
-        self._plans: Iterator[StepPlan] = self._schedule.steps()
         self._last = 0
+        self._epoch = -1
+        self._digests: list[str] = []  # of the batches of that epoch
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        if isinstance(record, ResumeRecord):
+        if record.kind == "resume":
             if record.step > self._last or record.discarded_steps != self._last - record.step:
                 raise ScheduleError(
                     f"record {record.sequence} resumes after step {record.step} and discards "
                     f"{record.discarded_steps} steps, but the log stands at step {self._last}"
                 )
-            self._plans = self._schedule.steps(after=record.step)
             self._last = record.step
-        elif isinstance(record, StepRecord):
+        elif record.kind == "step":
             self._observe_step(record)
 
     def _observe_step(self, record: StepRecord) -> None:
-        plan = next(self._plans, None)
-        if plan is None:
-            raise ScheduleError(
-                f"step {record.step} follows the last of {self._schedule.total_steps} steps"
-            )
-        if (record.step, record.epoch) != (plan.step, plan.epoch):
+        step = self._last + 1
+        if step > self._total:
+            raise ScheduleError(f"step {record.step} follows the last of {self._total} steps")
+        epoch, place = divmod(step - 1, self._per_epoch)
+        if (record.step, record.epoch) != (step, epoch):
             raise ScheduleError(
                 f"record {record.sequence} is step {record.step} of epoch {record.epoch}; the "
-                f"schedule has step {plan.step} of epoch {plan.epoch} here"
+                f"schedule has step {step} of epoch {epoch} here"
             )
-        if record.batch != batch_digest(self._leaves, plan):
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._digests = batch_digests(self._leaves, self._schedule, epoch)
+        if record.batch != self._digests[place]:
             raise ScheduleError(
                 f"step {record.step} trained on another batch than the nonce prescribes"
             )
-        rate = learning_rate(self._optimiser, record.step, self._schedule.total_steps)
+        rate = learning_rate(self._optimiser, record.step, self._total)
         if not math.isclose(record.learning_rate, rate, rel_tol=1e-9):
             raise ScheduleError(
                 f"step {record.step} used learning rate {record.learning_rate:g}, the "
@@ -451,10 +523,8 @@ class ScheduleCheck(LogCheck):
 
     @override
     def finish(self) -> str:
-        if self._last != self._schedule.total_steps:
-            raise ScheduleError(
-                f"the training stands at step {self._last} of {self._schedule.total_steps}"
-            )
+        if self._last != self._total:
+            raise ScheduleError(f"the training stands at step {self._last} of {self._total}")
         return f"{self._last} steps in {self._schedule.epochs} epochs, batch by batch"
 
 
@@ -463,6 +533,7 @@ class ExposureCheck(LogCheck):
 
     name = "equal-exposure"
     claim = "Every sample of D was shown equally often, within the order's limits"
+    reads = (StepRecord, ResumeRecord)
 
     def __init__(self, order: AuditOrder, request: SessionRequest, grant: SessionGrant) -> None:
         nonce = bytes.fromhex(grant.nonce)
@@ -480,7 +551,7 @@ class ExposureCheck(LogCheck):
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        if isinstance(record, StepRecord | ResumeRecord):
+        if record.kind in {"step", "resume"}:
             self._last = record.step
 
     @override
@@ -506,6 +577,7 @@ class MintTrainingCheck(LogCheck):
 
     name = "mint-trained"
     claim = "T was trained in every step with the ordered weight, and it learned"
+    reads = (StepRecord,)
 
     def __init__(self, request: SessionRequest, grant: SessionGrant) -> None:
         self._mint = request.config.mint
@@ -513,12 +585,13 @@ class MintTrainingCheck(LogCheck):
         steps = math.ceil(trained / request.config.batch_size)
         # One epoch; half of a training that has no more than one.
         self._window = max(1, min(steps, steps * request.config.epochs // 2))
-        self._first: list[float] = []
-        self._recent: deque[float] = deque(maxlen=self._window)
+        self._steps = 0
+        self._first = array("d")
+        self._recent = array("d")  # the last losses, the oldest overwritten first
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        if not isinstance(record, StepRecord):
+        if record.kind != "step":
             return
         found = (record.task_weight, record.mint_weight)
         if found != (self._mint.task_weight, self._mint.mint_weight):
@@ -526,15 +599,18 @@ class MintTrainingCheck(LogCheck):
                 f"step {record.step} used loss weights {found[0]:g} and {found[1]:g}, granted "
                 f"were {self._mint.task_weight:g} and {self._mint.mint_weight:g}"
             )
-        if len(self._first) < self._window:
+        if self._steps < self._window:
             self._first.append(record.mint_loss)
-        self._recent.append(record.mint_loss)
+            self._recent.append(record.mint_loss)
+        else:
+            self._recent[self._steps % self._window] = record.mint_loss
+        self._steps += 1
 
     @override
     def finish(self) -> str:
-        if not self._first:
+        if not self._steps:
             raise MintTrainingError("the log has no step")
-        first, last = float(np.mean(self._first)), float(np.mean(self._recent))
+        first, last = (math.fsum(part) / len(part) for part in (self._first, self._recent))
         if self._mint.mint_weight == 0.0:
             return "M was trained alone, as ordered (MINT weight 0)"
         if last >= first:
@@ -551,6 +627,7 @@ class NumbersCheck(LogCheck):
 
     name = "numbers-possible"
     claim = "Recorded losses are possible, and each objective follows from them (Eq. 1)"
+    reads = (StepRecord, ResumeRecord)
 
     def __init__(self) -> None:
         self._initial: tuple[float, float] | None = None
@@ -558,9 +635,9 @@ class NumbersCheck(LogCheck):
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        if isinstance(record, ResumeRecord) and record.step == 0:
+        if record.kind == "resume" and record.step == 0:
             self._initial = None  # the first batch is done anew, and gives the normalisers anew
-        if not isinstance(record, StepRecord):
+        if record.kind != "step":
             return
         for loss in (record.task_loss, record.mint_loss):
             if not 0.0 <= loss <= LARGEST_LOSS:
@@ -594,27 +671,43 @@ class TimesCheck(LogCheck):
     name = "times-possible"
     claim = "Recorded times fit the auditor's clock, and cosignatures lie within the session"
 
-    def __init__(
-        self,
-        order: AuditOrder,
-        grant: SessionGrant,
-        sizes: list[int],
-        cosigned_at: list[int],
-    ) -> None:
+    def __init__(self, order: AuditOrder, grant: SessionGrant) -> None:
         self._late_after = order.late_after_seconds
-        self._from = grant.valid_from
-        self._until = grant.valid_until
-        self._sizes = sizes
-        self._cosigned_at = cosigned_at
-        self._segment = 0
+        self._from = grant.valid_from.timestamp()
+        self._until = grant.valid_until.timestamp()
+        self._cosigned = 0
+        self._unknown = 0
+        self._received: int | None = None
+        self._covered = 0
+        self._previous_received = self._from - CLOCK_TOLERANCE_SECONDS
         self._index = 0
         self._previous_ms = 0
         self._late = 0
+        self._longest = 0.0
+
+    @override
+    def observe_checkpoint(self, found: CosignedCheckpoint) -> None:
+        self._received, self._covered = found.cosigned_at, found.size
+        if found.cosigned_at is None:
+            self._unknown += 1
+            return
+        self._cosigned += 1
+        if found.cosigned_at < self._previous_received:
+            raise ImpossibleTimeError(
+                f"the checkpoint of size {found.size} was cosigned "
+                f"{_minutes(self._previous_received - found.cosigned_at)} before its predecessor "
+                "or the session's beginning; the auditor's clock was set back"
+            )
+        if found.cosigned_at > self._until:
+            raise ImpossibleTimeError(
+                f"the checkpoint of size {found.size} was cosigned "
+                f"{_minutes(found.cosigned_at - self._until)} after the end of the session"
+            )
+        self._previous_received = found.cosigned_at
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        while self._segment < len(self._sizes) and self._index >= self._sizes[self._segment]:
-            self._segment += 1
+        index = self._index
         self._index += 1
         if record.time_ms < self._previous_ms:
             raise ImpossibleTimeError(
@@ -623,42 +716,41 @@ class TimesCheck(LogCheck):
                 "follows"
             )
         self._previous_ms = record.time_ms
-        if self._segment >= len(self._cosigned_at):
+        received = self._received
+        if received is None or index >= self._covered:
             return
-        received = self._cosigned_at[self._segment]
         written = record.time_ms / 1000
         if written > received + CLOCK_TOLERANCE_SECONDS:
             raise ImpossibleTimeError(
-                f"record {record.sequence} claims to be written {written - received:.0f} s after "
-                "the auditor cosigned it; the agent's clock is wrong, set it and train again"
+                f"record {record.sequence} claims to be written after the auditor cosigned it: the "
+                f"agent's clock is at least {_minutes(written - received)} ahead of the auditor's; "
+                "set it and train again"
             )
-        if written < self._from.timestamp() - CLOCK_TOLERANCE_SECONDS:
+        if written < self._from - CLOCK_TOLERANCE_SECONDS:
             raise ImpossibleTimeError(
-                f"record {record.sequence} claims to be written "
-                f"{self._from.timestamp() - written:.0f} s before the session was granted; the "
-                "agent's clock is wrong, set it and train again"
+                f"record {record.sequence} claims to be written before the session was granted: "
+                f"the agent's clock is at least {_minutes(self._from - written)} behind the "
+                "auditor's; set it and train again"
             )
         self._late += received - written > self._late_after
+        self._longest = max(self._longest, received - written)
 
     @override
     def finish(self) -> Result:
-        if not self._cosigned_at:
+        if self._unknown or not self._cosigned:
             return Skipped("there is no cosignature to tell the auditor's time")
-        granted = self._from.timestamp()
-        previous = granted - CLOCK_TOLERANCE_SECONDS
-        for time in self._cosigned_at:
-            if time < previous or time > self._until.timestamp():
-                raise ImpossibleTimeError(
-                    f"a cosignature made {time - granted:.0f} s after the grant lies before its "
-                    "predecessor or outside the session"
-                )
-            previous = time
         if self._late:
             return Warned(
                 f"{self._late} records reached the auditor more than {self._late_after:g} s after "
-                "they were written: the interlock does not bound when those were made"
+                f"they were written, up to {_minutes(self._longest)}: the interlock does not bound "
+                "when those were made. They were held back, or the agent's clock is behind the "
+                "auditor's by as much"
             )
         return f"by the agent's clock, every record was cosigned within {self._late_after:g} s"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / SECONDS_PER_MINUTE:.1f} minutes"
 
 
 class StatesCheck(LogCheck):
@@ -666,9 +758,12 @@ class StatesCheck(LogCheck):
 
     name = "states"
     claim = "Full training states are committed at the ordered interval, from the first to the last"
+    reads = (StepRecord, StateRecord, ResumeRecord, SealRecord)
 
     def __init__(self, request: SessionRequest) -> None:
         self._interval = request.config.state_interval_steps
+        # M and T then have weights of their own, and only the auditor can put them together.
+        self._held = request.config.mint.custody == "auditor"
         self._saved: dict[int, StateRecord] = {}
         self._last_state = -1
         self._step = 0
@@ -681,9 +776,9 @@ class StatesCheck(LogCheck):
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        if isinstance(record, StepRecord):
+        if record.kind == "step":
             self._observe_step(record)
-        elif isinstance(record, StateRecord):
+        elif record.kind == "state":
             if record.step != self._step:
                 raise StateError(
                     f"record {record.sequence} saves step {record.step}, the log stands at "
@@ -696,7 +791,7 @@ class StatesCheck(LogCheck):
                 )
             self._saved[record.step] = record
             self._last_state = record.step
-        elif isinstance(record, ResumeRecord):
+        elif record.kind == "resume":
             saved = self._saved.get(record.step)
             if saved is None or saved.state_digest != record.state_digest:
                 raise StateError(
@@ -706,7 +801,7 @@ class StatesCheck(LogCheck):
             self._step = self._last_state = record.step
             # What came after is discarded and done anew, its states as well.
             self._saved = {step: state for step, state in self._saved.items() if step <= self._step}
-        elif isinstance(record, SealRecord):
+        elif record.kind == "seal":
             self._sealed = record
 
     def _observe_step(self, record: StepRecord) -> None:
@@ -728,12 +823,58 @@ class StatesCheck(LogCheck):
             raise StateError(
                 f"the seal is for step {self._sealed.step}, the training ended at {self._step}"
             )
-        if last.weights_digest != self._sealed.weights_digest:
+        found = (last.weights_digest, last.mint_weights_digest)
+        sealed = (
+            (self._sealed.audited_weights_digest, self._sealed.mint_weights_digest)
+            if self._held
+            else (self._sealed.weights_digest, None)
+        )
+        if found != sealed:
             raise StateError(
-                f"the sealed weights {self._sealed.weights_digest} are not those of the last "
-                f"state {last.weights_digest}: the model was changed after training"
+                f"the sealed weights {' and '.join(map(str, sealed))} are not those of the last "
+                f"state {' and '.join(map(str, found))}: the model was changed after training"
             )
         return f"{len(self._saved)} states, from step 0 to step {self._sealed.step}"
+
+
+class CustodyCheck(LogCheck):
+    """Where the auditor held T, steps, states and seal name what went to and fro."""
+
+    name = "mint-custody"
+    claim = "The log says who held T, and of every exchange with an auditor's T what was exchanged"
+
+    def __init__(self, request: SessionRequest) -> None:
+        self._held = request.config.mint.custody == "auditor"
+        self._steps = 0
+
+    @override
+    def observe(self, line: bytes, record: AnyRecord) -> None:
+        match record:
+            case StepRecord():
+                self._steps += 1
+                self._check(record, record.activations, record.gradient)
+            case StateRecord():
+                self._check(record, record.mint_state_digest, record.mint_weights_digest)
+            case SealRecord():
+                self._check(record, record.audited_weights_digest, record.mint_weights_digest)
+
+    def _check(self, record: AnyRecord, *digests: str | None) -> None:
+        if self._held and None in digests:
+            raise CustodyError(
+                f"record {record.sequence} ({record.kind}) does not say what was exchanged with "
+                "the MINT Model that the auditor holds: it was not asked"
+            )
+        if not self._held and any(digest is not None for digest in digests):
+            raise CustodyError(
+                f"record {record.sequence} ({record.kind}) names an exchange with an auditor's "
+                "MINT Model; the developer was granted to hold it"
+            )
+
+    @override
+    def finish(self) -> str:
+        if not self._held:
+            return "the developer held T, and trained it with M in one process"
+        return f"the auditor held T; {self._steps} exchanges of activations and gradients are named"
 
 
 class CalibrationCheck(LogCheck):
@@ -741,6 +882,7 @@ class CalibrationCheck(LogCheck):
 
     name = "calibration-committed"
     claim = "The calibration scores were committed before the seal, so before any query"
+    reads = (StepRecord, ResumeRecord, CalibrationRecord, SealRecord)
 
     def __init__(self, grant: SessionGrant) -> None:
         self._expected = grant.split.calibration
@@ -749,15 +891,15 @@ class CalibrationCheck(LogCheck):
 
     @override
     def observe(self, line: bytes, record: AnyRecord) -> None:
-        if isinstance(record, StepRecord | ResumeRecord):
+        if record.kind in {"step", "resume"}:
             self._record = None  # scores of an earlier model calibrate nothing
-        elif isinstance(record, CalibrationRecord):
+        elif record.kind == "calibration":
             if self._record is not None:
                 raise CalibrationError(
                     f"record {record.sequence} commits to calibration scores a second time"
                 )
             self._record = record
-        elif isinstance(record, SealRecord):
+        elif record.kind == "seal":
             self._seal = record
 
     @override

@@ -4,15 +4,14 @@ No network, no database, no clock, no torch. The server, the command line and a 
 holds nothing but a bundle and the trust root run this same code.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import ValidationError
-
 from auditkit.evidence import model_checks, notes, verdict_checks
+from auditkit.evidence.attestation import AttestationVerifier, hardware_attested
 from auditkit.evidence.bundle import Bundle
-from auditkit.evidence.canonical import to_bytes
+from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.derivation import LEAF_BYTES
 from auditkit.evidence.document_checks import (
     COSIGNER_SUFFIX,
@@ -21,16 +20,17 @@ from auditkit.evidence.document_checks import (
     open_documents,
 )
 from auditkit.evidence.error_rates import error_rates
-from auditkit.evidence.errors import CanonicalFormError, EvidenceError
+from auditkit.evidence.errors import BundleError, EvidenceError
 from auditkit.evidence.findings import Result, Skipped, run_check
 from auditkit.evidence.log_checks import (
     CalibrationCheck,
     CheckpointRootCheck,
     CompleteLogCheck,
     ContinuationCheck,
+    CosignedCheckpoint,
+    CustodyCheck,
     ExposureCheck,
     LogCheck,
-    LogIncompleteError,
     MintTrainingCheck,
     NumbersCheck,
     ReceiptCheck,
@@ -39,16 +39,25 @@ from auditkit.evidence.log_checks import (
     StatesCheck,
     TimesCheck,
 )
+from auditkit.evidence.merkle import MAX_TREE_SIZE
 from auditkit.evidence.model_checks import InitialWeights
+from auditkit.evidence.record_lines import RecordFormatError, parse_line
+from auditkit.evidence.registry_checks import registered
+from auditkit.evidence.replay import SealedLogReader
+from auditkit.evidence.replay_checks import ReplayCheck
+from auditkit.evidence.summary_checks import SUMMARIES_CHECK, verification_summaries
+from auditkit.evidence.trust_history import TrustHistory
+from auditkit.evidence.witness_checks import checkpoints_witnessed
 from schemas import (
     AnyRecord,
     AssuranceLevel,
+    DetectionProbability,
     EvaluationRecord,
     Finding,
+    Record,
     SealRecord,
     TrustRoot,
     VerificationReport,
-    parse_record,
 )
 
 __all__ = ["COSIGNER_SUFFIX", "InitialWeights", "assurance_level", "verify_bundle"]
@@ -65,14 +74,26 @@ LOG_CHECKS: tuple[type[LogCheck], ...] = (
     NumbersCheck,
     TimesCheck,
     StatesCheck,
+    CustodyCheck,
     CalibrationCheck,
     ScheduleCheck,
     ExposureCheck,
 )
 
-# Checks whose absence does not make a log incomplete: they raise the level, or need a query first.
+# Checks whose absence does not make a log incomplete: they raise the level, need a query first, or
+# are demanded by some orders only.
 OPTIONAL_CHECKS = frozenset(
-    {"image-verified", "initial-weights", "verdicts", "codes-carried", "replay"}
+    {
+        "image-verified",
+        "checkpoints-witnessed",
+        "initial-weights",
+        "verdicts",
+        "codes-carried",
+        "replay",
+        "hardware-attested",
+        "registered",
+        SUMMARIES_CHECK,
+    }
 )
 
 REQUIRED_CHECKS = (
@@ -82,8 +103,8 @@ REQUIRED_CHECKS = (
 ) - OPTIONAL_CHECKS
 
 
-class RecordFormatError(LogIncompleteError):
-    """A line of the log is not a valid record."""
+UNCOVERED = MAX_TREE_SIZE + 1
+"""Stands for the size of a checkpoint that does not exist: it is never reached."""
 
 
 @dataclass(frozen=True)
@@ -94,25 +115,32 @@ class _LogReading:
     evaluation: EvaluationRecord | None
     seal: SealRecord | None
     initial_weights: str | None
+    sealed_log: SealedLogReader | None
 
 
 def verify_bundle(
     bundle: Bundle,
-    trust_root: TrustRoot,
+    trust_root: TrustRoot | TrustHistory,
     *,
     now: datetime,
     initial_weights: InitialWeights | None = None,
     code_secret: bytes | None = None,
+    attestation_verifiers: Mapping[str, AttestationVerifier] | None = None,
 ) -> VerificationReport:
     """Run every check on a bundle.
 
     Args:
         bundle: the evidence of one session.
-        trust_root: already opened with `trust.open_trust_root`.
-        now: time of verification, put into the report. Expiry is judged at the time of the grant.
+        trust_root: already opened with `trust.open_trust_root`, or all versions that are at hand.
+            The versions in the bundle join it, and each document is judged by the version that
+            was in force at its own time.
+        now: time of verification, put into the report. Whether the newest version of the trust root
+            has expired by then is for the caller to check.
         initial_weights: rebuilds the initial weights; None leaves that check undone.
         code_secret: of the membership codes; None unless the caller is the auditor, or the auditor
             has disclosed it.
+        attestation_verifiers: whom to believe about attested hardware, by kind of attestation;
+            None: nobody. See `attestation.installed_verifiers`.
 
     Returns:
         All findings, in the order of the story, and the assurance level. Never raises for bad
@@ -127,13 +155,17 @@ def verify_bundle(
     findings = [
         run_check("documents", "Order, request, grant and continuations can be read", readable)
     ]
+    detection = None
     if opened:
-        findings = _check_opened(opened[0], findings, initial_weights)
+        findings, detection = _check_opened(
+            opened[0], findings, initial_weights, now, attestation_verifiers or {}
+        )
     return VerificationReport(
         session_id=opened[0].grant.session_id if opened else UNKNOWN_SESSION,
         verified_at=now,
         findings=tuple(findings),
         level=assurance_level(findings),
+        detection=detection,
     )
 
 
@@ -141,28 +173,40 @@ def assurance_level(findings: Sequence[Finding]) -> AssuranceLevel:
     """Return the level that the findings carry; it is computed, never chosen.
 
     L1 needs every check of documents, checkpoints, log, model and scores to hold. L2 adds the
-    image, L3 the replay. L4 needs attested hardware, for which no check exists yet.
+    image, L3 the replay, which covers the initial weights as well, and L4 attested hardware.
     """
     held = {f.check for f in findings if f.outcome in ("passed", "warning")}
     if any(f.outcome == "failed" for f in findings) or not held >= REQUIRED_CHECKS:
         return AssuranceLevel.L0
     if "image-verified" not in held:
         return AssuranceLevel.L1
-    if not {"replay", "initial-weights"} <= held:
+    if "replay" not in held:
         return AssuranceLevel.L2
-    return AssuranceLevel.L3
+    return AssuranceLevel.L4 if "hardware-attested" in held else AssuranceLevel.L3
 
 
 def _check_opened(
-    documents: Documents, before: list[Finding], rebuild: InitialWeights | None
-) -> list[Finding]:
+    documents: Documents,
+    before: list[Finding],
+    rebuild: InitialWeights | None,
+    now: datetime,
+    attestation_verifiers: Mapping[str, AttestationVerifier],
+) -> tuple[list[Finding], DetectionProbability | None]:
     findings = before + [
         run_check(check.name, check.claim, _bound(check.run, documents))
         for check in DOCUMENT_CHECKS
     ]
+    findings.append(
+        run_check(
+            "checkpoints-witnessed",
+            "As many witnesses as the order demands cosigned the end of the log",
+            lambda: checkpoints_witnessed(documents, now),
+        )
+    )
     cosigned_at = _readable_times(documents)
     log = _read_log(documents, cosigned_at)
     findings += log.findings
+    replay = ReplayCheck(documents, log.sealed_log, cosigned_at)
     seal, sealed_at = log.seal, cosigned_at[-1] if cosigned_at else None
     findings += [
         run_check(
@@ -186,6 +230,26 @@ def _check_opened(
             lambda: error_rates(documents, log.evaluation, seal),
         ),
     ]
+    initial_weights_hold = any(
+        found.check == "initial-weights" and found.outcome == "passed" for found in findings
+    )
+    findings += [
+        run_check(
+            "replay",
+            "Random segments of the training were executed again with the same result",
+            lambda: replay.run(initial_weights_hold=initial_weights_hold),
+        ),
+        run_check(
+            "hardware-attested",
+            "The hardware that the training ran on has signed for this very run",
+            lambda: hardware_attested(documents, attestation_verifiers),
+        ),
+        run_check(
+            "registered",
+            "Every document is an entry of the auditor's public registry",
+            lambda: registered(documents, seal),
+        ),
+    ]
     level = assurance_level(findings)
     findings += [
         run_check(
@@ -198,47 +262,54 @@ def _check_opened(
             "The model says of opened members the codes that the sealed scores declare",
             lambda: verdict_checks.codes_carried(documents, seal),
         ),
-        run_check(
-            "replay",
-            "Random segments of the training were executed again with the same result",
-            lambda: Skipped("no replay was performed: a forged training is not excluded"),
-        ),
     ]
-    return findings
+    found = tuple(findings)
+    findings.append(
+        run_check(
+            SUMMARIES_CHECK,
+            "What the auditor signed about this session is what is found here",
+            lambda: verification_summaries(documents, seal, found, level),
+        )
+    )
+    return findings, replay.detection
 
 
 def _bound(check: Callable[[Documents], Result], documents: Documents) -> Callable[[], Result]:
     return lambda: check(documents)
 
 
-def _readable_times(documents: Documents) -> list[int]:
+def _readable_times(documents: Documents) -> Sequence[int]:
     try:
         return documents.cosignature_times
     except EvidenceError:
         return []  # `checkpoints-cosigned` has said so
 
 
-def _readable_checkpoints(bundle: Bundle) -> list[notes.Checkpoint]:
+def _readable_checkpoints(
+    bundle: Bundle, cosigned_at: Iterable[int]
+) -> Iterator[CosignedCheckpoint]:
+    times = iter(cosigned_at)
     try:
-        return [notes.parse_checkpoint(notes.parse(note).text) for note in bundle.checkpoints]
+        for note in bundle.checkpoints:
+            checkpoint = notes.parse_checkpoint(notes.parse(note).text)
+            yield CosignedCheckpoint(checkpoint, sha256_hex(note), next(times, None))
     except EvidenceError:
-        return []  # `checkpoints-signed` has said so
+        return  # `checkpoints-signed` has said so
 
 
-def _log_checks(documents: Documents, cosigned_at: list[int]) -> list[LogCheck]:
+def _log_checks(documents: Documents) -> list[LogCheck]:
     order, request, grant = documents.order, documents.request, documents.grant
-    checkpoints = _readable_checkpoints(documents.bundle)
-    sizes = [checkpoint.size for checkpoint in checkpoints]
     checks: list[LogCheck] = [
         CompleteLogCheck(),
-        CheckpointRootCheck(checkpoints, grant.origin),
-        ReceiptCheck(checkpoints, documents.bundle.checkpoints),
+        CheckpointRootCheck(grant.origin),
+        ReceiptCheck(),
         RunIdentityCheck(request, documents.grant_digest),
-        ContinuationCheck(documents.continuations, sizes, cosigned_at),
+        ContinuationCheck(documents.continuations),
         MintTrainingCheck(request, grant),
         NumbersCheck(),
-        TimesCheck(order, grant, sizes, cosigned_at),
+        TimesCheck(order, grant),
         StatesCheck(request),
+        CustodyCheck(request),
         CalibrationCheck(grant),
     ]
     # Sizes that no leaves bear out are not unfolded: they may be as large as a number can be.
@@ -250,29 +321,73 @@ def _log_checks(documents: Documents, cosigned_at: list[int]) -> list[LogCheck]:
     return checks
 
 
-def _read_log(documents: Documents, cosigned_at: list[int]) -> _LogReading:
-    """Read the log once, through all of its checks."""
-    checks = _log_checks(documents, cosigned_at)
-    failures: dict[str, EvidenceError] = {}
+class _Pass:
+    """One pass of all checks over the log: each is left alone once it has failed."""
+
+    def __init__(self, checks: Sequence[LogCheck]) -> None:
+        self.failures: dict[str, EvidenceError] = {}
+        self._checks = list(checks)
+        self._readers: dict[type[Record], list[LogCheck]] = {}
+
+    def checkpoint(self, found: CosignedCheckpoint) -> None:
+        """Show a checkpoint to every check that has not failed."""
+        for check in self._checks.copy():
+            try:
+                check.observe_checkpoint(found)
+            except EvidenceError as error:
+                self._drop(check, error)
+
+    def record(self, line: bytes, record: AnyRecord) -> None:
+        """Show a record to every check that reads its kind and has not failed."""
+        kind = type(record)
+        readers = self._readers.get(kind)
+        if readers is None:
+            readers = [check for check in self._checks if issubclass(kind, check.reads)]
+            self._readers[kind] = readers
+        for check in readers:
+            try:
+                check.observe(line, record)
+            except EvidenceError as error:
+                self._drop(check, error)
+
+    def _drop(self, check: LogCheck, failure: EvidenceError) -> None:
+        self.failures[check.name] = failure
+        self._checks.remove(check)
+        self._readers = {}
+
+
+def _read_log(documents: Documents, cosigned_at: Iterable[int]) -> _LogReading:
+    """Read the log and its checkpoints once, in step, through all checks."""
+    checks = _log_checks(documents)
+    reading = _Pass(checks)
+    checkpoints = _readable_checkpoints(documents.bundle, cosigned_at)
     unreadable: EvidenceError | None = None
+    # Its states grow with the log; nobody needs them where nothing was drawn.
+    sealed_log = SealedLogReader() if documents.bundle.replays else None
     evaluation: EvaluationRecord | None = None
     seal: SealRecord | None = None
-    for index, line in enumerate(documents.bundle.records):
-        try:
-            record = _parse_line(line, index)
-        except RecordFormatError as error:
-            unreadable = error
-            break
-        if isinstance(record, SealRecord):
-            seal = record
-        elif isinstance(record, EvaluationRecord):
-            evaluation = record
-        for check in checks:
-            if check.name not in failures:
-                try:
-                    check.observe(line, record)
-                except EvidenceError as error:
-                    failures[check.name] = error
+    covered = 0  # number of records that the checkpoint before us covers
+    try:
+        for index, line in enumerate(documents.bundle.records):
+            record = parse_line(line, index)
+            while covered <= index:
+                found = next(checkpoints, None)
+                covered = UNCOVERED if found is None else found.size
+                if found is not None:
+                    reading.checkpoint(found)
+            reading.record(line, record)
+            if sealed_log is not None:
+                sealed_log.observe(line, record)
+            if record.kind == "seal":
+                seal = record
+            elif record.kind == "evaluation":
+                evaluation = record
+    except (RecordFormatError, BundleError) as error:
+        unreadable, sealed_log = error, None
+    else:
+        for found in checkpoints:
+            reading.checkpoint(found)
+    failures = reading.failures
     done = {
         check.name: _conclusion(check, failures.get(check.name), unreadable) for check in checks
     }
@@ -281,7 +396,7 @@ def _read_log(documents: Documents, cosigned_at: list[int]) -> _LogReading:
         for check in LOG_CHECKS
     )
     initial = [check.initial_weights for check in checks if isinstance(check, StatesCheck)]
-    return _LogReading(findings, evaluation, seal, initial[0])
+    return _LogReading(findings, evaluation, seal, initial[0], sealed_log)
 
 
 def _without_split() -> Result:
@@ -289,26 +404,6 @@ def _without_split() -> Result:
         "the leaves of the pool are not as many as the grant's split has samples, or one step "
         "shows more than all of them"
     )
-
-
-def _parse_line(line: bytes, index: int) -> AnyRecord:
-    try:
-        record = parse_record(line)
-        form = to_bytes(record)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"]) or "the line"
-        raise RecordFormatError(
-            f"record {index} is not valid, {place}: {problem['msg']}; the log was damaged or "
-            "written by another program"
-        ) from error
-    except CanonicalFormError as error:
-        raise RecordFormatError(f"record {index} is not valid: {error}") from error
-    if form != line:
-        raise RecordFormatError(
-            f"record {index} is not in RFC 8785 form, so two readers may read it differently"
-        )
-    return record
 
 
 def _conclusion(

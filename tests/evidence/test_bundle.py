@@ -17,6 +17,9 @@ from auditkit.evidence.bundle import (
     Bundle,
     Continuation,
     Lines,
+    QuotedNotes,
+    Replay,
+    open_bundle,
     read_bundle,
     write_bundle,
     write_bundle_to,
@@ -46,18 +49,23 @@ BUNDLE = Bundle(
         Continuation(b'{"asks":1}', b'{"payload":"one"}'),
         Continuation(b'{"asks":2}', b'{"payload":"two"}'),
     ),
+    trust_roots=(b'{"payload":"root 1"}', b'{"payload":"root 2"}'),
+    registry=b'{"entries":[]}',
+    registry_checkpoint=b"a/registry\n1\nroot\n",
+    replays=(Replay(b'{"payload":"draw 1"}', b'{"payload":"result 1"}'), Replay(b'{"draw":2}')),
+    verifications=(b'{"payload":"summary"}',),
 )
 DATA = write_bundle(BUNDLE)
-EARLY = replace(BUNDLE, records=(), checkpoints=(), weights=None, description=None, scores=None)
-EARLY = replace(EARLY, verdicts=(), continuations=())
+EARLY = Bundle(BUNDLE.order, BUNDLE.request, BUNDLE.grant, (), (), bytes(64), bytes(32))
 
 
 @pytest.mark.parametrize("bundle", [BUNDLE, EARLY], ids=["complete", "before the submission"])
 def test_a_bundle_is_read_as_it_was_written(bundle):
     data = write_bundle(bundle)
     read = read_bundle(data)
-    assert replace(read, records=tuple(read.records)) == bundle
+    assert read == bundle
     assert write_bundle(read) == data, "equal content gives equal bytes"
+    assert write_bundle(open_bundle(io.BytesIO(data))) == data, "also when it is passed on"
 
 
 def test_a_bundle_is_written_to_and_read_from_files(tmp_path):
@@ -66,7 +74,20 @@ def test_a_bundle_is_written_to_and_read_from_files(tmp_path):
         write_bundle_to(BUNDLE, file)
     assert path.read_bytes() == DATA
     with path.open("rb") as file:
-        assert list(read_bundle(file).records) == list(BUNDLE.records)
+        assert read_bundle(file) == BUNDLE
+    with path.open("rb") as file:
+        opened = open_bundle(file)
+        assert opened.final_checkpoint == BUNDLE.checkpoints[-1]
+        # Both are read piece by piece, side by side, and as often as one likes.
+        for _ in range(2):
+            pairs = list(zip(opened.records, opened.checkpoints, strict=False))
+            assert pairs == list(zip(BUNDLE.records, BUNDLE.checkpoints, strict=False))
+        assert tuple(opened.records) == BUNDLE.records
+        assert tuple(opened.checkpoints) == BUNDLE.checkpoints
+        assert (len(opened.records), len(opened.checkpoints)) == (3, 2)
+        assert BUNDLE.records[1] in opened.records
+        assert BUNDLE.checkpoints[1] in opened.checkpoints
+        assert b"another" not in opened.records
 
 
 def test_ordinary_tools_open_a_bundle():
@@ -78,23 +99,45 @@ def test_ordinary_tools_open_a_bundle():
         assert {info.compress_type for info in tool.infolist()} == {zipfile.ZIP_STORED}
 
 
-def test_records_are_cut_out_when_asked_for():
-    lines = read_bundle(DATA).records
-    assert len(lines) == 3
-    assert list(lines) == list(BUNDLE.records) == list(lines), "it can be read again"
-    assert lines[0] == BUNDLE.records[0]
-    assert lines[-1] == BUNDLE.records[-1]
-    assert list(lines[1:]) == list(BUNDLE.records[1:])
-    assert lines == BUNDLE.records
-    assert lines != list(BUNDLE.records[:2])
-    with pytest.raises(IndexError):
-        lines[3]
+def lines(*pieces: bytes, limit: int = 10) -> Lines:
+    return Lines(lambda: pieces, limit)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_lines_are_cut_wherever_the_pieces_end(size):
+    text = b"one\ntwo\nthree\n"
+    cut = lines(*(text[start : start + size] for start in range(0, len(text), size)))
+    assert list(cut) == [b"one", b"two", b"three"] == list(cut), "it can be read again"
+    assert len(cut) == 3
 
 
 @pytest.mark.parametrize("text", [b"\n", b"a\n\nb\n", b"a\nb", b"\na\n"])
 def test_empty_and_unfinished_lines_are_refused(text):
     with pytest.raises(BundleContentError):
-        Lines(text)
+        list(lines(text))
+
+
+def test_a_line_without_end_is_refused_before_it_is_held():
+    """A reader that waited for the newline would hold what a hostile file has, gigabytes."""
+    given = []
+
+    def endless():
+        while True:
+            given.append(1)
+            yield b"x" * 100
+
+    with pytest.raises(BundleContentError, match="more than 1000 bytes"):
+        list(iter(Lines(endless, 1000)))
+    assert len(given) == 11
+
+
+def test_a_log_is_passed_on_piece_by_piece(monkeypatch):
+    """A log longer than a piece is written as it comes, and read as it comes."""
+    monkeypatch.setattr(archive, "PIECE_BYTES", 16)
+    bundle = replace(BUNDLE, records=Lines(lambda: (b"record %d\n" % i for i in range(50)), 100))
+    data = write_bundle(bundle)
+    assert tuple(read_bundle(data).records) == tuple(bundle.records)
+    assert data == write_bundle(replace(bundle, records=tuple(bundle.records)))
 
 
 def members():
@@ -209,9 +252,14 @@ def test_members_with_other_names_are_refused(name):
         read_bundle(archive_of(members() | {name: b"x"}))
 
 
-REQUIRED = sorted(
-    bundle_module.MEMBER_LIMITS.keys()
-    - {bundle_module.WEIGHTS, bundle_module.DESCRIPTION, bundle_module.SCORES}
+REQUIRED = (
+    "checkpoints.jsonl",
+    "grant.dsse.json",
+    "order.dsse.json",
+    "pool.leaves",
+    "records.jsonl",
+    "request.json",
+    "test.leaves",
 )
 
 
@@ -353,18 +401,21 @@ def test_members_with_other_content_are_refused(change):
         read_bundle(archive_of(members() | change))
 
 
-def test_too_many_verdicts_are_refused(monkeypatch):
-    monkeypatch.setattr(bundle_module, "MAX_VERDICTS", 1)
-    with pytest.raises(BundleMemberError, match="at most 1 verdicts"):
-        write_bundle(BUNDLE)
+SERIES = [series.folder for series in bundle_module.ALL_SERIES]
 
 
-def test_too_many_continuations_are_refused(monkeypatch):
-    monkeypatch.setattr(bundle_module, "MAX_CONTINUATIONS", 1)
-    with pytest.raises(BundleMemberError, match="at most 1 continuations"):
-        write_bundle(BUNDLE)
-    with pytest.raises(BundleMemberError, match="at most 1 continuations"):
-        read_bundle(DATA)
+@pytest.mark.parametrize("folder", SERIES)
+def test_a_series_is_full_at_some_point(folder):
+    series = next(found for found in bundle_module.ALL_SERIES if found.folder == folder)
+    ending = next(iter(series.limits))
+    assert series.name(series.most - 1, ending).startswith(f"{folder}/")
+    with pytest.raises(BundleMemberError, match=f"at most {series.most} {folder}"):
+        series.name(series.most, ending)
+
+
+def test_too_many_verdicts_are_not_written():
+    with pytest.raises(BundleMemberError, match="at most 999 trust"):
+        write_bundle(replace(BUNDLE, trust_roots=(b"{}",) * 1000))
 
 
 FIRST, SECOND = "continuations/001", "continuations/002"
@@ -384,6 +435,21 @@ BADLY_NUMBERED = {
     "a fourth digit": ([], {"continuations/0003.dsse.json": b"{}"}),
     "another file": ([], {"continuations/003.key.pem": b"{}"}),
 }
+
+
+REPLAYS = {
+    "a result without its draw": (
+        ["replays/002.draw.dsse.json"],
+        {"replays/002.result.dsse.json": b"{}"},
+    ),
+    "a gap before a draw": (["replays/001.draw.dsse.json", "replays/001.result.dsse.json"], {}),
+    "a gap before a trust root": (["trust/001.dsse.json"], {}),
+    "a trust root without digits": ([], {"trust/root.dsse.json": b"{}"}),
+    "a gap before a verification": ([], {"verifications/003.dsse.json": b"{}"}),
+    "another part of a replay": ([], {"replays/001.package.zip": b"{}"}),
+    "an ending without a number": ([], {"replays/.draw.dsse.json": b"{}"}),
+}
+BADLY_NUMBERED |= REPLAYS
 
 
 @pytest.mark.parametrize(("without", "more"), BADLY_NUMBERED.values(), ids=BADLY_NUMBERED.keys())
@@ -406,6 +472,7 @@ def test_any_log_survives_its_bundle(records, notes):
     assert list(read.records) == records
     assert read.checkpoints == checkpoints
     assert write_bundle(read) == data
+    assert write_bundle(open_bundle(io.BytesIO(data))) == data
 
 
 @given(st.binary(max_size=200), st.integers(0, len(DATA)))
@@ -414,3 +481,171 @@ def test_garbage_raises_only_typed_errors(garbage, position):
     for data in (garbage, DATA[:position] + garbage + DATA[position + len(garbage) :]):
         with suppress(BundleError):
             assert write_bundle(read_bundle(data)) == data
+
+
+# -- hostile files ---------------------------------------------------------------------------------
+
+
+def zip64_marked():
+    """A plain bundle whose end record claims that ZIP64 records tell where the directory is."""
+    data = bytearray(DATA)
+    struct.pack_into("<L", data, len(data) - 6, 2**32 - 1)
+    return bytes(data)
+
+
+def zip64_field_added():
+    """An entry that tells in a ZIP64 field what its plain fields could tell."""
+    member = archive.Member("request.json", 0, 2, zlib.crc32(b"{}"))
+    entry = bytearray(member.central_header() + struct.pack("<HHQ", 1, 8, 0))
+    struct.pack_into("<H", entry, 30, 12)
+    struct.pack_into("<L", entry, 42, 2**32 - 1)
+    body = member.local_header() + b"{}"
+    return (
+        body
+        + entry
+        + struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 1, 1, len(entry), len(body), 0)
+    )
+
+
+def a_million_members():
+    """End records that claim a million members."""
+    end = struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 65_535, 65_535, 2**31, 2**32 - 1, 0)
+    big = struct.pack(
+        "<4sQHHLLQQQQ", b"PK\x06\x06", 44, 813, 45, 0, 0, 10**6, 10**6, 2**31, 0
+    ) + struct.pack("<4sLQL", b"PK\x06\x07", 0, 2**31, 1)
+    return big + end
+
+
+def header_that_disagrees():
+    """The header before the data names another member than the directory does."""
+    return DATA.replace(b"grant.dsse.json", b"grunt.dsse.json", 1)
+
+
+HOSTILE = {
+    "an end record that points to ZIP64 records": zip64_marked(),
+    "a ZIP64 field that nothing needs": zip64_field_added(),
+    "a million members": a_million_members(),
+    "a header that disagrees with the directory": header_that_disagrees(),
+    "a directory that is longer than the file": DATA[:-10] + struct.pack("<L", 2**31) + DATA[-6:],
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_files_are_refused_when_they_are_opened(data):
+    with pytest.raises((BundleFormatError, BundleSizeError)):
+        open_bundle(io.BytesIO(data))
+
+
+def sparse(path, members):
+    """Write an archive of members that are one hole each; return it open for reading."""
+    directory, offset = [], 0
+    with path.open("wb") as file:
+        for name, size in members:
+            member = archive.Member(name, offset, size, 0)
+            file.seek(offset)
+            file.write(member.local_header())
+            directory.append(member)
+            offset = member.end
+        file.seek(offset)
+        file.write(archive._directory_and_end(directory))
+    return path.open("rb")
+
+
+def test_members_that_are_too_much_together_are_not_read(tmp_path):
+    """Each is within its limit, and holding all of them would take 8 GB."""
+    members = [(f"trust/{number:03d}.dsse.json", 8_000_000) for number in range(1, 999)]
+    names = dict.fromkeys(REQUIRED, 100) | dict(members)
+    limits = dict.fromkeys(names, 2**33)
+    with sparse(tmp_path / "bomb", sorted(names.items())) as file:
+        assert archive.Archive(file, limits.__getitem__).members.keys() == names.keys()
+        with pytest.raises(BundleSizeError):
+            open_bundle(file)
+
+
+def test_a_log_beyond_four_gigabytes_is_opened_with_zip64(tmp_path):
+    """Ordinary tools see the same members at the same places."""
+    names = dict.fromkeys(REQUIRED, 32) | {"records.jsonl": 2**32 + 5}
+    with sparse(tmp_path / "large", sorted(names.items())) as file:
+        found = archive.Archive(file, lambda _name: 2**36).members
+        with zipfile.ZipFile(file) as tool:
+            for info in tool.infolist():
+                assert (info.header_offset, info.file_size) == (
+                    found[info.filename].offset,
+                    found[info.filename].size,
+                )
+                assert info.extract_version == (
+                    45 if info.file_size > 2**32 or info.header_offset > 2**32 else 20
+                )
+        assert found["request.json"].offset > 2**32, "its place needs ZIP64, its size does not"
+        assert found.keys() == names.keys()
+
+
+class _Hole(io.RawIOBase):
+    """A file that keeps what is written but for the middle of a very long run."""
+
+    def __init__(self):
+        self.place = 0
+        self.kept = {}
+
+    def seek(self, place, whence=0):
+        assert whence == 0
+        self.place = place
+        return place
+
+    def tell(self):
+        return self.place
+
+    def write(self, data):
+        if len(data) < 2**20:
+            self.kept[self.place] = bytes(data)
+        self.place += len(data)
+        return len(data)
+
+
+@pytest.mark.slow
+def test_a_log_beyond_four_gigabytes_is_written_with_zip64():
+    piece = bytes(2**24)
+    file = _Hole()
+    archive.write({"records.jsonl": lambda: (piece for _ in range(2**8)), "z": b"end"}, file)
+    first = archive.Member("records.jsonl", 0, 2**32, checksum_of(piece, 2**8))
+    assert file.kept[0] == first.local_header()
+    assert len(first.local_header()) == 30 + len("records.jsonl") + 20
+    assert (
+        file.kept[first.end] == archive.Member("z", first.end, 3, zlib.crc32(b"end")).local_header()
+    )
+    assert file.kept[max(file.kept)].endswith(struct.pack("<LH", 2**32 - 1, 0))
+
+
+def checksum_of(piece, count):
+    checksum = 0
+    for _ in range(count):
+        checksum = zlib.crc32(piece, checksum)
+    return checksum
+
+
+def test_a_changed_log_is_noticed_when_it_has_been_read():
+    data = DATA.replace(b'{"sequence":1}', b'{"sequence":2}')
+    opened = open_bundle(io.BytesIO(data))
+    with pytest.raises(BundleChecksumError, match=r"records\.jsonl"):
+        list(opened.records)
+    assert tuple(opened.checkpoints) == BUNDLE.checkpoints
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_noticed(tmp_path):
+    path = tmp_path / "evidence.bundle"
+    path.write_bytes(DATA)
+    with path.open("r+b") as file:
+        opened = open_bundle(file)
+        file.truncate(DATA.index(b'{"sequence":1}'))
+        with pytest.raises(BundleChecksumError):
+            list(opened.records)
+
+
+def test_a_note_of_many_megabytes_is_refused():
+    contents = members() | {"checkpoints.jsonl": b'"' + b"x" * 5_000_000 + b'"\n'}
+    opened = open_bundle(io.BytesIO(archive_of(contents)))
+    assert isinstance(opened.checkpoints, QuotedNotes)
+    with pytest.raises(BundleContentError, match="more than 2000000 bytes"):
+        list(opened.checkpoints)
+    with pytest.raises(BundleContentError):
+        write_bundle(replace(BUNDLE, checkpoints=(b"x" * 5_000_000,)))

@@ -1,5 +1,7 @@
 """The Enhanced Audited Model M+: the Audited Model M and the MINT Model T as one module."""
 
+from collections.abc import Sequence
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -13,7 +15,7 @@ from auditkit.mint.errors import (
     WeightsFileError,
     WeightsMismatchError,
 )
-from auditkit.mint.heads import build_head
+from auditkit.mint.heads import HeadElsewhere, Shape, build_head
 from auditkit.mint.models import CUSTOM_PREFIX, build_audited_model, check_model, initialised
 from auditkit.mint.reading import Reading, TapPlan, attach, new_reader, read
 from auditkit.mint.taps import find_taps
@@ -46,11 +48,14 @@ class EnhancedAuditedModel(nn.Module):
         config: TrainingConfig | tuple[ModelConfig, TapConfig, MintConfig],
         seed: int,
         model: nn.Module | None = None,
+        *,
+        head: bool = True,
     ) -> "EnhancedAuditedModel":
         """Build M+ with initial weights that follow from `seed` alone.
 
         `model` is the developer's own module for an architecture named `custom:<name>`; its
-        weights are taken as they are.
+        weights are taken as they are. Without `head`, T is held elsewhere: only `activations` can
+        be asked for, and `weights` are those of M.
 
         Raises:
             UnknownArchitectureError, ModelArgumentError, ModelSizeError, CustomModelError,
@@ -63,10 +68,7 @@ class EnhancedAuditedModel(nn.Module):
         model_config, tap_config, mint_config = config
         audited = _audited(model_config, seed, model)
         taps = find_taps(audited, tap_config, model_config)
-        mint = initialised(
-            lambda: build_head(taps.shapes, mint_config), (seed + HEAD_SEED_OFFSET) % SEED_MODULUS
-        )
-        mint.requires_grad_(not mint_config.frozen)
+        mint = build_mint_model(taps.shapes, mint_config, seed) if head else HeadElsewhere()
         return cls(audited, mint, taps)
 
     @property
@@ -95,15 +97,35 @@ class EnhancedAuditedModel(nn.Module):
             ModelShapeError: `trained` does not lie between 1 and B.
 
         """
-        if not 1 <= trained <= inputs.shape[0]:
-            raise ModelShapeError(
-                f"expected between 1 and {inputs.shape[0]} trained rows, found {trained}"
-            )
-        return self._run(inputs, trained, hidden)
+        task_logits, maps = self.activations(inputs, trained, hidden)
+        return task_logits, self.mint(maps)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Turn images (B, C, H, W) into task logits (B, classes) and T's outputs (B,) or (B, b)."""
-        return self._run(inputs, None, slice(0, 0))
+        task_logits, maps = self.activations(inputs)
+        return task_logits, self.mint(maps)
+
+    def activations(
+        self, inputs: Tensor, trained: int | None = None, hidden: slice = slice(0, 0)
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run M as `joint` does, or to the end for all rows, and return what T would read.
+
+        Returns:
+            task logits, and one map per tap, in running order, without the hidden rows.
+
+        Raises:
+            ModelShapeError: `trained` does not lie between 1 and B.
+
+        """
+        if trained is not None and not 1 <= trained <= inputs.shape[0]:
+            raise ModelShapeError(
+                f"expected between 1 and {inputs.shape[0]} trained rows, found {trained}"
+            )
+        reading = Reading(self._reader, self.taps.last, trained, self.taps.copied)
+        task_logits: Tensor = read(self.audited, inputs, reading)
+        return task_logits.float(), [
+            _without(reading.maps[name], hidden) for name in self.taps.names
+        ]
 
     def weights(self) -> bytes:
         """Return all parameters and buffers as safetensors; equal weights give equal bytes."""
@@ -129,11 +151,17 @@ class EnhancedAuditedModel(nn.Module):
                 raise NonFiniteWeightsError(f"expected finite weights, found others in {name!r}")
         self.load_state_dict(tensors)
 
-    def _run(self, inputs: Tensor, trained: int | None, hidden: slice) -> tuple[Tensor, Tensor]:
-        reading = Reading(self._reader, self.taps.last, trained, self.taps.copied)
-        task_logits: Tensor = read(self.audited, inputs, reading)
-        maps = [_without(reading.maps[name], hidden) for name in self.taps.names]
-        return task_logits.float(), self.mint(maps)
+
+def build_mint_model(shapes: Sequence[Shape], config: MintConfig, seed: int) -> nn.Module:
+    """Build T for taps of these shapes; its initial weights follow from `seed` alone.
+
+    Raises:
+        TapShapeError: the head cannot read a map of that shape.
+
+    """
+    mint = initialised(lambda: build_head(shapes, config), (seed + HEAD_SEED_OFFSET) % SEED_MODULUS)
+    mint.requires_grad_(not config.frozen)
+    return mint
 
 
 def _audited(config: ModelConfig, seed: int, model: nn.Module | None) -> nn.Module:

@@ -131,3 +131,19 @@ class GradientMemoryError(MintError):
 
 class CodeShapeError(MintError):
     """Codes and outputs of T are not of one length, or not as many as they must be."""
+
+
+class HeadElsewhereError(MintError):
+    """T was asked in a process that does not hold it."""
+
+
+class MapsFileError(MintError):
+    """Packed activations or gradients are damaged, not finite, or not of this training."""
+
+
+class HeldStateError(MintError):
+    """A saved state of T is damaged or belongs to another training."""
+
+
+class PartsError(MintError):
+    """Weights of M and T cannot be put together to M+, or not be told apart."""

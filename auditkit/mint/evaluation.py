@@ -57,7 +57,7 @@ def membership_scores(
     Raises:
         CodeShapeError: T says codes and `members` are missing, or of another length.
     """
-    return _scores(ask(model, images, normalisation).outputs, members)
+    return scores_of(ask(model, images, normalisation).outputs, members)
 
 
 def score_cohort(
@@ -86,16 +86,25 @@ def score_cohort(
     answers = ask(model, images, normalisation)
     logits, targets = torch.from_numpy(answers.logits), torch.from_numpy(labels)
     return CohortScores(
-        scores=_scores(answers.outputs, members),
+        scores=scores_of(answers.outputs, members),
         task_losses=functional.cross_entropy(logits, targets, reduction="none").numpy(),
         correct=(logits.argmax(dim=1) == targets).numpy(),
         own=None if own is None else own_scores(answers.outputs, own),
     )
 
 
-def _scores(
+def scores_of(
     outputs: NDArray[np.float32], members: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
+    """Return the scores that T's outputs stand for, (N,): themselves, or z of the best code.
+
+    Args:
+        outputs: (N,) membership logits, or (N, b) where T says codes.
+        members: (K, b) codes of all members, where T says codes.
+
+    Raises:
+        CodeShapeError: T says codes and `members` are missing, or of another length.
+    """
     if outputs.ndim == 1:
         return outputs
     if members is None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from auditkit.mint.errors import TapShapeError
+from auditkit.mint.errors import HeadElsewhereError, TapShapeError
 from schemas import MintConfig
 
 Shape = tuple[int, ...]
@@ -87,6 +87,21 @@ class StridedHead(nn.Module):
             for branch, tap in zip(self.branches, maps, strict=True)
         ]
         return _outputs(self.classifier(torch.cat(flat, dim=1)))
+
+
+class HeadElsewhere(nn.Module):
+    """Stands where T would be, in a process that does not hold it. Has no weights."""
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Refuse to answer.
+
+        Raises:
+            HeadElsewhereError: always.
+        """
+        raise HeadElsewhereError(
+            f"expected the MINT Model to read {len(maps)} maps, found none here: its configuration "
+            "has custody = 'auditor', so only the auditor's server can say anything about members"
+        )
 
 
 HEADS: dict[str, HeadFactory] = {

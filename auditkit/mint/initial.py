@@ -10,11 +10,14 @@ from schemas import SessionRequest
 def initial_weights_digest(request: SessionRequest, seed: int) -> str:
     """Return the SHA-256 of M+'s weights file before the first step, from the nonce's seed.
 
+    Where the auditor holds T, whose weights do not follow from the nonce, it is that of M alone.
+
     Raises:
         ValueError: no such model can be built; what the verifier expects of such a function.
     """
     try:
-        weights = EnhancedAuditedModel.build(request.config, seed).weights()
+        head = request.config.mint.custody == "developer"
+        weights = EnhancedAuditedModel.build(request.config, seed, head=head).weights()
     except MintError as error:
         raise ValueError(f"the requested model cannot be built: {error}") from error
     return hashlib.sha256(weights).hexdigest()

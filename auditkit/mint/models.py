@@ -100,7 +100,7 @@ def initialised(build: Callable[[], Module], seed: int) -> Module:
         ModelSizeError: the model is too large; found out before any memory is taken.
 
     """
-    with _BUILDING, torch.random.fork_rng(devices=[]), _one_thread():
+    with _BUILDING, torch.random.fork_rng(devices=[]), thread_count(1):
         with torch.device("meta"):
             _check_size(build())
         torch.manual_seed(seed)
@@ -231,9 +231,10 @@ def _unknown_architecture(name: str) -> str:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def thread_count(count: int) -> Iterator[None]:
+    """Compute with so many threads until the end of the block: sums depend on their number."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -43,6 +43,35 @@ class Losses:
     mint_accuracy: float
 
 
+class MintTerm:
+    """T's share of the objective: lambda2 * BCE(D told, E) / BCE_0, or with the loss of codes."""
+
+    def __init__(self, weight: float, member_codes: Tensor | None = None) -> None:
+        """Make the term; `member_codes` (K, b) are given where T learns to say them."""
+        self.weight = weight
+        self.normaliser: float | None = None
+        self._member_codes = None if member_codes is None else member_codes.float()
+
+    def __call__(
+        self, mint_outputs: Tensor, membership: Tensor, own_codes: Tensor | None
+    ) -> tuple[Tensor, float, float]:
+        """Return the term, to go backward from, and MINT loss and accuracy as numbers.
+
+        The arguments are those of `Objective`.
+
+        Raises:
+            NonFiniteLossError: the loss is infinite or not a number.
+
+        """
+        if self._member_codes is None or own_codes is None:
+            loss, accuracy = membership_loss(mint_outputs, membership)
+        else:
+            loss, accuracy = code_loss(mint_outputs, own_codes, self._member_codes)
+        value = _finite(loss, "MINT")
+        self.normaliser = _normaliser(self.normaliser, value)
+        return self.weight * loss / self.normaliser, value, accuracy
+
+
 class Objective:
     """L = lambda1 * CE(D) / CE_0 + lambda2 * BCE(D told, E) / BCE_0.
 
@@ -59,9 +88,8 @@ class Objective:
         """Make an objective; `member_codes` (K, b) are given where T learns to say them."""
         self.task_weight = task_weight
         self.mint_weight = mint_weight
-        self._member_codes = None if member_codes is None else member_codes.float()
         self._task_normaliser: float | None = None
-        self._mint_normaliser: float | None = None
+        self._mint = MintTerm(mint_weight, member_codes)
 
     def __call__(
         self,
@@ -91,18 +119,13 @@ class Objective:
         correct = task_logits.detach().argmax(dim=1) == labels
         mint_value = mint_accuracy = 0.0
         if self.mint_weight > 0:
-            if self._member_codes is None or own_codes is None:
-                mint, mint_accuracy = membership_loss(mint_outputs, membership)
-            else:
-                mint, mint_accuracy = code_loss(mint_outputs, own_codes, self._member_codes)
-            mint_value = _finite(mint, "MINT")
-            self._mint_normaliser = _normaliser(self._mint_normaliser, mint_value)
-            total = total + self.mint_weight * mint / self._mint_normaliser
+            mint, mint_value, mint_accuracy = self._mint(mint_outputs, membership, own_codes)
+            total = total + mint
         return Losses(total, task_value, mint_value, correct.double().mean().item(), mint_accuracy)
 
     def state(self) -> dict[str, float | None]:
         """Return the normalisers, to be saved with the training state."""
-        return {"task_normaliser": self._task_normaliser, "mint_normaliser": self._mint_normaliser}
+        return {"task_normaliser": self._task_normaliser, "mint_normaliser": self._mint.normaliser}
 
     def restore(self, state: dict[str, float | None]) -> None:
         """Take over what `state` returned.
@@ -116,7 +139,7 @@ class Objective:
                 f"expected the state of an objective, found the entries {sorted(state)}"
             )
         self._task_normaliser = state["task_normaliser"]
-        self._mint_normaliser = state["mint_normaliser"]
+        self._mint.normaliser = state["mint_normaliser"]
 
 
 def membership_loss(mint_logits: Tensor, membership: Tensor) -> tuple[Tensor, float]:

@@ -7,6 +7,7 @@ container the same calls go to the relay, over its Unix socket.
 
 import base64
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
@@ -25,7 +26,15 @@ from developer_agent.errors import (
 )
 from developer_agent.relay_routes import LAUNCH_PATH
 from developer_agent.unix_http import HOST_NAME, UnixSocketAdapter
-from schemas import AppendReceipt, AppendRequest, VerificationReport
+from schemas import (
+    AppendReceipt,
+    AppendRequest,
+    ConsistencyProof,
+    DrawRequest,
+    RegistryEntries,
+    ReplayResult,
+    VerificationReport,
+)
 from schemas.base import Schema
 from schemas.wire import SessionOpening, SessionStatus
 
@@ -34,8 +43,12 @@ ANSWER_TIMEOUT_SECONDS = 30.0  # between two bytes of an answer
 # The server hashes, loads and scores the model before it answers.
 SLOW_ANSWER_TIMEOUT_SECONDS = 600.0
 _BLOCK_BYTES = 1 << 20
+# What a registry answers: a note with many cosignatures, and a page of entries or a proof.
+MOST_HEAD_BYTES = 1 << 20
+MOST_DOCUMENT_BYTES = 1 << 24
 ERROR_TYPE_PREFIX = "urn:auditkit:error:"
 _JSON = {"Content-Type": "application/json"}
+_BINARY = {"Content-Type": "application/octet-stream"}
 
 Timeout = float | tuple[float, float]
 S = TypeVar("S", bound=Schema)
@@ -92,13 +105,38 @@ class ServerClient:
     # Every method below raises ServerUnreachableError, ServerRefusedError, NotAuthorisedError or
     # UnexpectedAnswerError.
 
-    def trust_root(self) -> bytes:
-        """Fetch the trust root, a DSSE envelope. Pin it out of band; never trust it on sight."""
-        return self._get("/v1/trust-root").content
+    def trust_root(self, version: int | None = None) -> bytes:
+        """Fetch a version of the trust root, a DSSE envelope; None: the newest.
+
+        Pin one out of band; never trust it on sight.
+        """
+        path = "/v1/trust-root" if version is None else f"/v1/trust-root/{version}"
+        return self._get(path).content
 
     def healthy(self) -> bool:
         """Ask whether the server is up."""
         return _object(self._get("/v1/health")).get("status") == "ok"
+
+    def registry_head(self) -> bytes:
+        """Fetch the newest head of the registry, a cosigned C2SP checkpoint; not verified here."""
+        return self._bounded("/v1/registry/checkpoint", MOST_HEAD_BYTES)
+
+    def registry_entries(self, start: int, end: int) -> RegistryEntries:
+        """Fetch raw leaves from `start` on, as many up to `end` as the server gives at once."""
+        path = f"/v1/registry/entries?start={start}&end={end}"
+        page = self._bounded_document(path, RegistryEntries)
+        if page.start != start or len(page.leaves) > end - start:
+            raise UnexpectedAnswerError(
+                f"entries {start} to {end} of the registry were asked for, the answer has "
+                f"{len(page.leaves)} from {page.start} on"
+            )
+        return page
+
+    def registry_consistency(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
+        """Fetch the proof (RFC 6962) that the newer tree of the registry begins with the older."""
+        path = f"/v1/registry/proof/consistency?old={old_size}&new={new_size}"
+        found = self._bounded_document(path, ConsistencyProof)
+        return tuple(bytes.fromhex(node) for node in found.proof)
 
     def publish_order(self, envelope: bytes) -> None:
         """File a signed order (auditors only)."""
@@ -163,6 +201,17 @@ class ServerClient:
         timeout = SLOW_ANSWER_TIMEOUT_SECONDS
         return self._call("POST", path, data=request, headers=_JSON, timeout=timeout).content
 
+    def exchange(self, session_id: str, message: bytes) -> bytes:
+        """Send one message to the MINT Model that the server holds; return its answer.
+
+        Args:
+            session_id: a session that trains with `mint.custody = "auditor"`.
+            message: as `auditkit.evidence.mint_exchange` writes it.
+        """
+        path = _session(session_id, "mint-exchanges")
+        timeout = SLOW_ANSWER_TIMEOUT_SECONDS
+        return self._call("POST", path, data=message, headers=_BINARY, timeout=timeout).content
+
     def append(self, session_id: str, request: AppendRequest) -> AppendReceipt:
         """Send one flush. Equal requests make equal bytes, so a repetition is recognised."""
         answer = self._call(
@@ -177,22 +226,12 @@ class ServerClient:
         self, session_id: str, weights: Path, description: Path, scores: Path
     ) -> VerificationReport:
         """Hand over M+; return what the verification found."""
-        with (
-            weights.open("rb") as first,
-            description.open("rb") as second,
-            scores.open("rb") as last,
-        ):
-            answer = self._call(
-                "PUT",
-                _session(session_id, "submission"),
-                files={
-                    "weights": (weights.name, first, "application/octet-stream"),
-                    "description": (description.name, second, "application/json"),
-                    "scores": (scores.name, last, "application/octet-stream"),
-                },
-                timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
-            )
-        return _parsed(answer, VerificationReport)
+        files = {"weights": weights, "description": description, "scores": scores}
+        return self._submit(session_id, files)
+
+    def submit_description(self, session_id: str, description: Path) -> VerificationReport:
+        """Hand over M+ whose T the auditor holds: the server has put it together itself."""
+        return self._submit(session_id, {"description": description})
 
     def verification(self, session_id: str) -> VerificationReport:
         """Have the stored session verified; return what was found."""
@@ -212,6 +251,28 @@ class ServerClient:
         finally:
             answer.close()
         return size
+
+    def draw_segments(self, session_id: str, asked: DrawRequest) -> bytes:
+        """Have segments of a sealed log drawn for a replay; return the draw, a DSSE envelope."""
+        path = _session(session_id, "draws")
+        return self._call(
+            "POST",
+            path,
+            data=asked.model_dump_json().encode(),
+            headers=_JSON,
+            timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
+        ).content
+
+    def submit_replay(self, session_id: str, result: ReplayResult) -> bytes:
+        """Hand in what a replay gave; return the signed result, a DSSE envelope."""
+        path = _session(session_id, "replays")
+        return self._call(
+            "POST",
+            path,
+            data=result.model_dump_json().encode(),
+            headers=_JSON,
+            timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
+        ).content
 
     def query(
         self,
@@ -272,6 +333,42 @@ class ServerClient:
             if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
                 return None
             raise
+
+    def _bounded_document(self, path: str, model: type[S]) -> S:
+        """Fetch a document from a server that may want to harm."""
+        try:
+            return model.from_bytes(self._bounded(path, MOST_DOCUMENT_BYTES))
+        except ValidationError as error:
+            raise _unlike(self.base_url + path, model, error) from error
+
+    def _bounded(self, path: str, most_bytes: int) -> bytes:
+        """Fetch at most so many bytes, whatever comes."""
+        with self._get(path, stream=True) as answer:
+            data = b""
+            try:
+                for block in answer.iter_content(_BLOCK_BYTES):
+                    data += block
+                    if len(data) > most_bytes:
+                        raise UnexpectedAnswerError(
+                            f"{answer.url} answered with more than {most_bytes} bytes"
+                        )
+            except requests.RequestException as error:
+                raise unreachable(self.base_url, error) from error
+        return data
+
+    def _submit(self, session_id: str, files: Mapping[str, Path]) -> VerificationReport:
+        with ExitStack() as opened:
+            parts = {
+                name: (path.name, opened.enter_context(path.open("rb")), _media_type(path))
+                for name, path in files.items()
+            }
+            answer = self._call(
+                "PUT",
+                _session(session_id, "submission"),
+                files=parts,
+                timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
+            )
+        return _parsed(answer, VerificationReport)
 
     def _get(
         self, path: str, *, timeout: Timeout | None = None, stream: bool = False
@@ -352,6 +449,10 @@ def _segment(name: str) -> str:
     return quote(name, safe="")
 
 
+def _media_type(path: Path) -> str:
+    return "application/json" if path.suffix == ".json" else "application/octet-stream"
+
+
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
@@ -414,7 +515,11 @@ def _validated(answer: requests.Response, document: bytes, model: type[S]) -> S:
     try:
         return model.from_bytes(document)
     except ValidationError as error:
-        raise UnexpectedAnswerError(
-            f"{answer.url} answered with something that is no {model.__name__}; is it an auditkit "
-            f"server of this version? ({error.error_count()} fields differ)"
-        ) from error
+        raise _unlike(answer.url, model, error) from error
+
+
+def _unlike(url: str, model: type[Schema], error: ValidationError) -> UnexpectedAnswerError:
+    return UnexpectedAnswerError(
+        f"{url} answered with something that is no {model.__name__}; is it an auditkit server of "
+        f"this version? ({error.error_count()} fields differ)"
+    )

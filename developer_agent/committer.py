@@ -33,17 +33,17 @@ grow from hashes in memory.
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Self
 
-from auditkit.evidence import notes, trust
+from auditkit.evidence import notes
 from auditkit.evidence.canonical import sha256_hex, to_bytes
-from auditkit.evidence.document_checks import COSIGNER_SUFFIX
+from auditkit.evidence.document_checks import cosignature_time
 from auditkit.evidence.errors import EvidenceError
 from auditkit.evidence.keys import SigningKey
-from auditkit.evidence.notes import VerifierKey
+from auditkit.evidence.trust_history import TrustHistory
 from developer_agent.client import ServerClient
 from developer_agent.errors import (
     CommitterStoppedError,
@@ -56,6 +56,7 @@ from developer_agent.recorder import is_receipt
 from developer_agent.run_folder import RunFolder
 from developer_agent.session_keys import SessionKeys
 from developer_agent.spool import Spool
+from developer_agent.trust_following import newer_history, stored_history
 from schemas import AppendRequest, ReceiptRecord, TrustRoot
 
 # The server takes 10,000 records and 16 MiB of JSON per flush; quoting records at most doubles
@@ -85,8 +86,7 @@ class _Cosigned:
     """How the two parties of a session's log sign its checkpoints."""
 
     keys: SessionKeys
-    cosigners: tuple[VerifierKey, ...]
-    threshold: int
+    history: TrustHistory
 
     def open(self, note: bytes, signed: bytes, receipts: int) -> CosignedCheckpoint:
         """Verify that a note is the one that this session's agent signed, now cosigned.
@@ -96,29 +96,23 @@ class _Cosigned:
         """
         try:
             session = self.keys.verifier_key(_checkpoint(signed).size)
-            verified = notes.verify(note, (session, *self.cosigners))
+            verified = notes.verify(note, [session])
+            cosigned_at = cosignature_time(self.history, note)
             checkpoint = notes.parse_checkpoint(verified.text)
         except EvidenceError as error:
             raise CosignatureError(
                 f"the auditor's answer to a checkpoint does not verify: {error}. Check that the "
                 "trust root is the auditor's current one"
             ) from error
-        ours = verified.signed_by(session)
-        if verified.text != notes.parse(signed).text or ours is None:
+        if verified.text != notes.parse(signed).text:
             raise CosignatureError(
                 "the auditor's answer is for another checkpoint than the one that was sent; "
                 "keep the run folder and tell the auditor"
             )
-        times = [found.timestamp for found in verified.signatures if found.timestamp is not None]
-        if len(times) < self.threshold:
-            raise CosignatureError(
-                f"the answer carries {len(times)} cosignatures of the trust root's cosigners, "
-                f"{self.threshold} are needed"
-            )
         return CosignedCheckpoint(
             size=checkpoint.size,
             digest=sha256_hex(note),
-            cosigned_at=datetime.fromtimestamp(max(times), UTC),
+            cosigned_at=datetime.fromtimestamp(cosigned_at, UTC),
             receipts=receipts,
         )
 
@@ -163,15 +157,8 @@ class Committer:
         self._grant = keys.grant
         self._signing_key = signing_key
         self._pending_file = folder.pending
-        cosigner = trust_root.origin + COSIGNER_SUFFIX
-        self._cosigned = _Cosigned(
-            keys=keys,
-            cosigners=tuple(
-                VerifierKey.cosignature(cosigner, public)
-                for public in trust.role_keys(trust_root, "cosigner").values()
-            ),
-            threshold=trust_root.roles["cosigner"].threshold,
-        )
+        self._folder = folder
+        self._cosigned = _Cosigned(keys, stored_history(folder, trust_root))
         self._lock = threading.Lock()
         self._stopped = False
         self._log = Spool.open(folder.records_path)
@@ -201,7 +188,7 @@ class Committer:
         """
         if signing_key is None and not folder.of_container:
             signing_key = SigningKey.from_pem(folder.session_key.read())
-        keys = SessionKeys.read(folder, trust_root)
+        keys = SessionKeys.read(folder, stored_history(folder, trust_root))
         return cls(folder, spool, client, keys=keys, signing_key=signing_key, trust_root=trust_root)
 
     def __enter__(self) -> Self:
@@ -255,15 +242,30 @@ class Committer:
             checkpoint=note.decode(),
         )
         cosigned = self._client.append(self._grant.session_id, request).checkpoint.encode()
-        checkpoint = self._cosigned.open(cosigned, note, receipts=len(self._checkpoints))
+        checkpoint = self._open(cosigned, note)
         with self._lock:
             self._refuse_when_stopped()
+            # An earlier call may have failed between appending the note and syncing it.
+            self._checkpoints.truncate(checkpoint.receipts)
             self._checkpoints.append(json.dumps(cosigned.decode()).encode())
             self._checkpoints.sync()
+            # Acknowledged from here on; a pending file that stays behind is older, and dropped.
             self._last = checkpoint
-            self._pending_file.delete()
             self._pending = None
+            self._pending_file.delete()
         return True
+
+    def _open(self, cosigned: bytes, note: bytes) -> CosignedCheckpoint:
+        receipts = 0 if self._last is None else self._last.receipts + 1
+        try:
+            return self._cosigned.open(cosigned, note, receipts)
+        except CosignatureError:
+            # The auditor may have new keys; only those that the known ones have signed count.
+            history = newer_history(self._folder, self._client, self._cosigned.history)
+            if history is None:
+                raise
+            self._cosigned = replace(self._cosigned, history=history)
+        return self._cosigned.open(cosigned, note, receipts)
 
     def settle(self) -> None:
         """Send the flush that was signed before, if there is one; cut the log to what is cosigned.

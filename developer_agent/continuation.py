@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from auditkit.evidence.canonical import to_bytes
+from auditkit.evidence.errors import ThresholdError, TrustRootExpiredError
 from auditkit.evidence.keys import SigningKey
 from developer_agent.client import ServerClient
 from developer_agent.committer import Committer
@@ -38,6 +39,7 @@ from developer_agent.run_folder import RunFolder
 from developer_agent.session import Session, record_grant
 from developer_agent.session_keys import SessionKeys
 from developer_agent.spool import Spool
+from developer_agent.trust_following import newer_history, stored_history
 from schemas import ContainerRun, ContinuationRecord, ContinuationRequest
 
 LINES_AT_ONCE = 4096  # bounds memory while the spool is made anew
@@ -75,7 +77,7 @@ def continue_session(
     recorder = Recorder(spool)
     if recorder.sealed:
         return session
-    keys = SessionKeys.read(session.folder, session.trust_root)
+    keys = SessionKeys.read(session.folder, stored_history(session.folder, session.trust_root))
     _check_named(spool, keys.named(size))
     key = SigningKey.generate()
     keys = _with_own(session, keys, client, _request(session, container, key), size)
@@ -154,7 +156,15 @@ def _ask(session: Session, keys: SessionKeys, client: ServerClient, size: int) -
         if judged and not error.temporary:
             stored.delete()
         raise
-    continued = keys.continued(answer, request, session.trust_root)
+    history = stored_history(session.folder, session.trust_root)
+    try:
+        continued = keys.continued(answer, request, history)
+    except (ThresholdError, TrustRootExpiredError):
+        # The auditor may have new keys; only those that the known ones have signed count.
+        longer = newer_history(session.folder, client, history)
+        if longer is None:
+            raise
+        continued = keys.continued(answer, request, longer)
     granted = continued.continuations[-1].statement
     if granted.log_size != size:
         raise LogDamagedError(

@@ -1,5 +1,6 @@
 """Writing files so that a crash at any moment leaves either the old content or the new."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -20,6 +21,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove a file, which may be missing, so that it stays removed.
+
+    Raises:
+        DiskWriteError: it can't be removed, or not durably; calling again is safe.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise DiskWriteError(
+            f"cannot remove {path}: {error.strerror}; check the disk and the folder's permissions, "
+            "then try again"
+        ) from error
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -50,7 +67,8 @@ def write_atomically(path: Path, data: bytes, mode: int = PUBLIC_MODE) -> None:
         temporary.rename(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is left of it goes when the run is next locked
+            temporary.unlink(missing_ok=True)
         raise DiskWriteError(
             f"cannot write {len(data)} bytes to {path}: {error.strerror}. The file's previous "
             "content is intact; make room or check the folder's permissions, then try again"
@@ -63,6 +81,10 @@ def is_temporary(path: Path) -> bool:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a crash left of unfinished writes; nobody else may be writing there."""
+    """Remove what a crash left of unfinished writes; nobody else may be writing there.
+
+    Raises:
+        DiskWriteError: one can't be removed.
+    """
     for temporary in folder.glob(f".*{_TEMPORARY_SUFFIX}"):
-        temporary.unlink()
+        remove_durably(temporary)

@@ -15,6 +15,9 @@ from schemas import Environment
 
 PACKAGES = ("schemas", "auditkit", "developer_agent")
 
+PROCESSORS = Path("/proc/cpuinfo")
+UNKNOWN_PROCESSOR = "cpu"
+
 # glibc's mallopt (malloc.h). Keeping freed memory instead of returning it to the kernel after each
 # step saves most page faults of a CPU training.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -76,8 +79,18 @@ def describe_environment(threads: int) -> Environment:
         platform=platform.platform(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         threads=threads,
-        device="cpu",
+        device=_processor(),
     )
+
+
+def _processor() -> str:
+    """Return the model of the processor: libraries choose their code by more than its features."""
+    try:
+        lines = PROCESSORS.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names[0] if names else platform.processor() or platform.machine()) or UNKNOWN_PROCESSOR
 
 
 def code_digest(extra_files: Iterable[SourceFile] = ()) -> str:

@@ -150,7 +150,7 @@ def train_in_container(
     folder, run = prepared.folder, launch.run
     with folder.launch_lock(), _private_folder() as private:
         _remove_leftovers(prepared.engine, folder, display)
-        user = _hand_over(folder.path, rootless=prepared.engine.facts().rootless)
+        user = hand_over(folder.path, rootless=prepared.engine.facts().rootless)
         if user == AGENT_USER:
             for path in prepared.contained.binds.values():
                 check_readable(path)
@@ -162,7 +162,9 @@ def train_in_container(
                 order_id=run.config.server.order,
                 session_id=read_grant(folder).session_id if folder.grant.exists() else None,
             ) as relay,
-            _container(prepared, _lockdown(prepared, relay, user)) as container,
+            removed_at_the_end(
+                prepared.engine.create(prepared.image_id, _lockdown(prepared, relay, user))
+            ) as container,
         ):
             return _watch(prepared, container, relay, display=display, stdout=stdout, stderr=stderr)
 
@@ -210,7 +212,7 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
         signature=signature,
         contained=contained,
         engine=engine,
-        image_id=_bring_in(engine, archive, image, display),
+        image_id=bring_in(engine, archive, image, display),
         folder=RunFolder.create(run.folder_path),
     )
 
@@ -239,7 +241,7 @@ def _order(run: Run) -> AuditOrder:
     )
 
 
-def _bring_in(engine: Engine, archive: Path, image: InspectedImage, display: LaunchDisplay) -> str:
+def bring_in(engine: Engine, archive: Path, image: InspectedImage, display: LaunchDisplay) -> str:
     """Have the engine load the image unless it has it; return its name there."""
     image_id = engine.find_image(image.identity)
     if image_id is None:
@@ -266,7 +268,7 @@ def _private_folder() -> Iterator[Path]:
         yield Path(path)
 
 
-def _hand_over(folder: Path, *, rootless: bool) -> tuple[int, int]:
+def hand_over(folder: Path, *, rootless: bool) -> tuple[int, int]:
     """Return who the agent inside is, and see to it that the run folder is theirs."""
     if rootless:
         return (0, 0)  # which is the developer, outside
@@ -311,9 +313,8 @@ def _lockdown(prepared: _Prepared, relay: Relay, user: tuple[int, int]) -> Lockd
 
 
 @contextlib.contextmanager
-def _container(prepared: _Prepared, lockdown: Lockdown) -> Iterator[Container]:
-    """Create a container; whatever happens, nothing of it is left running."""
-    container = prepared.engine.create(prepared.image_id, lockdown)
+def removed_at_the_end(container: Container) -> Iterator[Container]:
+    """Lend a container out; whatever happens, nothing of it is left running."""
     try:
         yield container
     finally:

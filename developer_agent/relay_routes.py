@@ -16,7 +16,12 @@ LAUNCH_PATH = "/launch"
 MOST_REQUEST_BYTES = 64 * 2**20  # a flush, or a continuation
 MOST_CODES_REQUEST_BYTES = 2**16
 MOST_OPENING_BYTES = 2**30
+MOST_EXCHANGE_BYTES = 2 * 2**30  # activations of one step, or the weights of M
 MOST_SUBMISSION_BYTES = 8 * 2**30
+# Orders, grants, receipts and reports are far smaller. Answers are read whole before they are
+# passed on, so that one that breaks off becomes an error and never half a document.
+MOST_ANSWER_BYTES = 64 * 2**20
+MOST_GRADIENT_BYTES = 512 * 2**20  # of one step
 
 MOST_SHOWN_CHARACTERS = 200
 
@@ -48,6 +53,7 @@ class Route:
 
     call: Call
     most_body_bytes: int = 0
+    most_answer_bytes: int = MOST_ANSWER_BYTES
 
 
 class OpenedSession(Schema):
@@ -60,6 +66,14 @@ class OpenedSession(Schema):
 
 
 Routes = Mapping[tuple[str, str], Route]
+
+# What anyone may read, and an agent needs when the auditor's keys change while it runs. So many
+# versions are made in years.
+MOST_TRUST_ROOT_VERSIONS = 1_000
+TRUST_ROOT_TARGETS = frozenset(
+    {"/v1/trust-root"}
+    | {f"/v1/trust-root/{version}" for version in range(1, MOST_TRUST_ROOT_VERSIONS + 1)}
+)
 
 
 def routes(order_id: str, session: OpenedSession | None) -> Routes:
@@ -86,6 +100,9 @@ def routes(order_id: str, session: OpenedSession | None) -> Routes:
             ("POST", f"{path}/continuations"): Route(Call.QUICK, MOST_REQUEST_BYTES),
             # The answer is encrypted to the agent inside; the relay cannot read it.
             ("POST", f"{path}/membership-codes"): Route(Call.SLOW, MOST_CODES_REQUEST_BYTES),
+            ("POST", f"{path}/mint-exchanges"): Route(
+                Call.SLOW, MOST_EXCHANGE_BYTES, MOST_GRADIENT_BYTES
+            ),
             ("PUT", f"{path}/submission"): Route(Call.SLOW, MOST_SUBMISSION_BYTES),
             ("GET", f"{path}/verification"): Route(Call.SLOW),
         }
@@ -99,6 +116,8 @@ def find_route(known: Routes, method: str, target: str, body_bytes: int) -> Rout
         RelayRefusedError: there is none, or the body is larger than such a request can be.
     """
     route = known.get((method, target))
+    if method == "GET" and target in TRUST_ROOT_TARGETS:
+        route = Route(Call.QUICK)
     if route is None:
         shown = f"{method} {target}"[:MOST_SHOWN_CHARACTERS]
         raise RelayRefusedError(

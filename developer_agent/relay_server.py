@@ -32,6 +32,7 @@ from developer_agent.relay_routes import (
     LaunchNotReadyError,
     OpenedSession,
     RelayRefusedError,
+    Route,
     find_route,
     routes,
 )
@@ -45,9 +46,6 @@ SOCKET_MODE = 0o666
 MOST_CONNECTIONS = 32
 # A connection that is silent for so long is closed; the agent makes a new one.
 SILENCE_SECONDS = 600.0
-# Orders, grants, receipts and reports are far smaller. Answers are read whole before they are
-# passed on, so that one that breaks off becomes an error and never half a document.
-MOST_ANSWER_BYTES = 64 * 2**20
 # A larger request for a session waits on disk.
 MOST_OPENING_BYTES_IN_MEMORY = 2**20
 _BLOCK_BYTES = 2**16
@@ -92,7 +90,7 @@ class Upstream:
         """Close idle connections."""
         self._session.close()
 
-    def send(self, head: RequestHead, body: RequestBody, *, slow: bool) -> Answer:
+    def send(self, head: RequestHead, body: RequestBody, route: Route) -> Answer:
         """Pass a request on, with the token and with nothing else that the agent did not say.
 
         Raises:
@@ -100,6 +98,7 @@ class Upstream:
             UnexpectedAnswerError: a redirect, or an answer that is far too large.
             RequestBrokenOffError: the agent stopped within the body.
         """
+        slow = route.call is Call.SLOW
         timeout = SLOW_ANSWER_TIMEOUT_SECONDS if slow else ANSWER_TIMEOUT_SECONDS
         try:
             with self._session.request(
@@ -116,11 +115,11 @@ class Upstream:
                 stream=True,
                 allow_redirects=False,
             ) as answer:
-                return self._whole(answer)
+                return self._whole(answer, route.most_answer_bytes)
         except requests.RequestException as error:
             raise unreachable(self._url, error) from error
 
-    def _whole(self, answer: requests.Response) -> Answer:
+    def _whole(self, answer: requests.Response, most_bytes: int) -> Answer:
         if answer.is_redirect:
             raise UnexpectedAnswerError(
                 f"{answer.url} redirects to {answer.headers.get('Location')}; redirects are not "
@@ -129,9 +128,9 @@ class Upstream:
         content = bytearray()
         for block in answer.iter_content(_BLOCK_BYTES):
             content += block
-            if len(content) > MOST_ANSWER_BYTES:
+            if len(content) > most_bytes:
                 raise UnexpectedAnswerError(
-                    f"{answer.url} answered with more than {MOST_ANSWER_BYTES} bytes; is it an "
+                    f"{answer.url} answered with more than {most_bytes} bytes; is it an "
                     "auditkit server, or does a proxy answer for it?"
                 )
         kind = answer.headers.get("Content-Type", "application/octet-stream")
@@ -192,8 +191,8 @@ class RelayServer(socketserver.ThreadingUnixStreamServer):
         if route.call is Call.LAUNCH:
             return self._launch_document()
         if route.call is Call.OPENING:
-            return self._open_session(head, body, upstream)
-        return upstream.send(head, body, slow=route.call is Call.SLOW)
+            return self._open_session(head, body, upstream, route)
+        return upstream.send(head, body, route)
 
     def opened_session(self) -> OpenedSession | None:
         """Return the session that this relay serves; None before one was granted."""
@@ -210,7 +209,9 @@ class RelayServer(socketserver.ThreadingUnixStreamServer):
             ) from error
         return Answer(HTTPStatus.OK, _JSON_TYPE, content)
 
-    def _open_session(self, head: RequestHead, body: RequestBody, upstream: Upstream) -> Answer:
+    def _open_session(
+        self, head: RequestHead, body: RequestBody, upstream: Upstream, route: Route
+    ) -> Answer:
         """Pass on the first request for a session, and after its grant only that same request."""
         with (
             tempfile.SpooledTemporaryFile(MOST_OPENING_BYTES_IN_MEMORY) as file,
@@ -228,7 +229,7 @@ class RelayServer(socketserver.ThreadingUnixStreamServer):
                     "no request for another one; start a new launch for a new session"
                 )
             file.seek(0)
-            answer = upstream.send(head, RequestBody(cast(BinaryIO, file), len(body)), slow=False)
+            answer = upstream.send(head, RequestBody(cast(BinaryIO, file), len(body)), route)
             if answer.status == HTTPStatus.CREATED:
                 granted = OpenedSession(session_id=_granted(answer), opening=opening)
                 # First on disk: an answer that is lost can be asked for again, a session can't.

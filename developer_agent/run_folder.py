@@ -26,6 +26,7 @@ from developer_agent.disk import (
     PRIVATE_MODE,
     PUBLIC_MODE,
     is_temporary,
+    remove_durably,
     remove_temporaries,
     sync_folder,
     write_atomically,
@@ -71,9 +72,12 @@ class StoredFile:
         write_atomically(self.path, data, self._mode)
 
     def delete(self) -> None:
-        """Remove it durably; it may be missing."""
-        self.path.unlink(missing_ok=True)
-        sync_folder(self.path.parent)
+        """Remove it durably; it may be missing.
+
+        Raises:
+            DiskWriteError: it can't be removed; calling again is safe.
+        """
+        remove_durably(self.path)
 
 
 class RunFolder:
@@ -87,6 +91,7 @@ class RunFolder:
         self.records_path = path / "records.jsonl"
         self.checkpoints_path = path / "checkpoints.jsonl"
         self.trust_root = StoredFile(path / "trust-root.dsse.json")
+        self.trust_roots = path / "trust-roots"  # later versions, fetched while the run goes on
         self.order = StoredFile(path / "order.dsse.json")
         self.request = StoredFile(path / "request.json")
         self.grant = StoredFile(path / "grant.dsse.json")
@@ -156,6 +161,7 @@ class RunFolder:
         Raises:
             RunLockedError: somebody else holds the lock.
             RunFileMissingError: there is no such run.
+            DiskWriteError: the lock can't be made, or a leftover can't be removed.
         """
         with self._locked(LOCK):
             for folder in (
@@ -189,6 +195,8 @@ class RunFolder:
             raise RunFileMissingError(
                 f"{self.path} is no run folder; `auditkit train` makes one"
             ) from error
+        except OSError as error:
+            raise self._unlockable(name, error) from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -197,8 +205,17 @@ class RunFolder:
                 raise RunLockedError(
                     f"{self.path} is in use by process {holder}; wait until it ends, or stop it"
                 ) from error
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            except OSError as error:
+                raise self._unlockable(name, error) from error
             yield
         finally:
             os.close(descriptor)
+
+    def _unlockable(self, name: str, error: OSError) -> DiskWriteError:
+        return DiskWriteError(
+            f"cannot lock {self.path / name}: {error.strerror}; make room or check the folder's "
+            "permissions, then try again"
+        )

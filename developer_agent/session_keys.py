@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Self
 
-from auditkit.evidence import statements, trust
+from auditkit.evidence import statements
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.continuations import key_for_size
 from auditkit.evidence.dsse import Envelope
 from auditkit.evidence.keys import PublicKey
 from auditkit.evidence.notes import VerifierKey
+from auditkit.evidence.trust_history import TrustHistory
 from developer_agent.errors import ContinuationRefusedError, LogDamagedError
 from developer_agent.run_folder import RunFolder
 from schemas import ContinuationRequest, SessionContinuation, SessionGrant, TrustRoot
@@ -32,7 +33,7 @@ class SessionKeys:
     continuations: tuple[GrantedContinuation, ...] = ()
 
     @classmethod
-    def read(cls, folder: RunFolder, trust_root: TrustRoot) -> Self:
+    def read(cls, folder: RunFolder, trust_root: TrustRoot | TrustHistory) -> Self:
         """Read and verify grant and continuations of a run.
 
         Raises:
@@ -42,8 +43,12 @@ class SessionKeys:
                 order.
         """
         envelope = Envelope.from_bytes(folder.grant.read())
-        grant = trust.verify_statement(
-            trust_root, "session", envelope, statements.GRANT_PREDICATE, SessionGrant
+        grant = TrustHistory.of(trust_root).verify_statement(
+            "session",
+            envelope,
+            statements.GRANT_PREDICATE,
+            SessionGrant,
+            dated=lambda grant: grant.valid_from,
         )
         keys = cls(grant, sha256_hex(envelope.payload))
         while (answer := folder.continuation(keys.next_number)).exists():
@@ -79,7 +84,9 @@ class SessionKeys:
             if item.statement.log_size < size and item.statement.log_size != following
         ]
 
-    def continued(self, envelope_bytes: bytes, request_bytes: bytes, trust_root: TrustRoot) -> Self:
+    def continued(
+        self, envelope_bytes: bytes, request_bytes: bytes, trust_root: TrustRoot | TrustHistory
+    ) -> Self:
         """Return the keys with one more continuation, which answers this request.
 
         Raises:
@@ -88,12 +95,12 @@ class SessionKeys:
             LogDamagedError: its number or log size does not follow the last one's.
         """
         envelope = Envelope.from_bytes(envelope_bytes)
-        statement = trust.verify_statement(
-            trust_root,
+        statement = TrustHistory.of(trust_root).verify_statement(
             "session",
             envelope,
             statements.CONTINUATION_PREDICATE,
             SessionContinuation,
+            dated=lambda continuation: continuation.granted_at,
         )
         request = ContinuationRequest.from_bytes(request_bytes)
         for what, found, expected in (

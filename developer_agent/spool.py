@@ -46,6 +46,7 @@ class Spool:
         self._ends = ends  # byte offset after each line, with a leading 0; grows after the write
         self._hashes = hashes  # leaf hash of each line; grows before `_ends`, which readers look at
         self._frontier = Frontier()
+        self._torn = False  # something stands after the last line that could not be cut off
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -57,19 +58,21 @@ class Spool:
         Raises:
             DiskWriteError: the file can't be opened or made.
         """
-        existed = path.exists()
         try:
             descriptor = os.open(path, _OPEN_FLAGS, PUBLIC_MODE)
         except OSError as error:
-            raise DiskWriteError(
-                f"cannot open {path}: {error.strerror}; check the disk and the folder's permissions"
-            ) from error
-        if not existed:
-            sync_folder(path.parent)
-        ends, hashes = _whole_lines(descriptor)
-        if os.fstat(descriptor).st_size != ends[-1]:
-            os.ftruncate(descriptor, ends[-1])
-            os.fsync(descriptor)
+            raise _unopened(path, error) from error
+        try:
+            # An earlier process may have made the file and stopped before its name was durable.
+            if os.fstat(descriptor).st_size == 0:
+                sync_folder(path.parent)
+            ends, hashes = _whole_lines(descriptor)
+            if os.fstat(descriptor).st_size != ends[-1]:
+                os.ftruncate(descriptor, ends[-1])
+                os.fsync(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            raise _unopened(path, error) from error
         return cls(path, descriptor, ends, hashes)
 
     def __enter__(self) -> Self:
@@ -120,14 +123,23 @@ class Spool:
 
     def _write(self, data: bytes) -> None:
         try:
+            if self._torn:
+                self._cut()
             written = os.write(self._descriptor, data)
+            if written != len(data):
+                self._cut()
         except OSError as error:
             raise SpoolWriteError(str(self._path), len(data), str(error.strerror)) from error
         if written != len(data):
-            os.ftruncate(self._descriptor, self._ends[-1])
             raise SpoolWriteError(
                 str(self._path), len(data), f"only {written} bytes fitted on the disk"
             )
+
+    def _cut(self) -> None:
+        """Cut off what stands after the last line; until that is done, nothing is appended."""
+        self._torn = True
+        os.ftruncate(self._descriptor, self._ends[-1])
+        self._torn = False
 
     def sync(self) -> None:
         """Make all lines so far durable.
@@ -205,6 +217,8 @@ class Spool:
 
         Raises:
             SpoolRangeError: the file has fewer lines.
+            SpoolWriteError: the disk did not take it; the lines are gone for this process, and
+                the next `append` cuts them off first.
         """
         if not 0 <= count <= len(self):
             raise SpoolRangeError(f"cannot keep {count} lines of {self._path}, it has {len(self)}")
@@ -212,10 +226,13 @@ class Spool:
             return
         del self._ends[count + 1 :]
         del self._hashes[count * HASH_BYTES :]
-        os.ftruncate(self._descriptor, self._ends[-1])
-        os.fsync(self._descriptor)
         if self._frontier.size > count:
             self._frontier = Frontier()
+        try:
+            self._cut()
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise SpoolWriteError(str(self._path), 0, str(error.strerror)) from error
 
     def root(self, size: int) -> bytes:
         """Merkle root over the first `size` lines (RFC 6962, section 2.1).
@@ -244,6 +261,12 @@ class Spool:
         finally:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _unopened(path: Path, error: OSError) -> DiskWriteError:
+    return DiskWriteError(
+        f"cannot open {path}: {error.strerror}; check the disk and the folder's permissions"
+    )
 
 
 def _whole_lines(descriptor: int) -> "tuple[array[int], bytearray]":

@@ -6,6 +6,8 @@ optimiser, and the two normalisers of Eq. 1.
 """
 
 import hashlib
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +20,9 @@ from auditkit.mint.objective import Objective
 from developer_agent.errors import AgentError
 
 MODEL, OPTIMISER, NORMALISER, STEP = "model/", "optimiser/", "normaliser/", "step"
+
+Parameters = dict[str, Tensor]
+"""Copies of a model's parameters, by name."""
 
 
 class StateFileError(AgentError):
@@ -54,6 +59,7 @@ def restore_state(data: bytes, model: nn.Module, optimiser: Optimizer, objective
                 "param_groups": optimiser.state_dict()["param_groups"],
             }
         )
+        _align(optimiser)
         saved = _group(tensors, NORMALISER)
         objective.restore(
             {name: saved[name].item() if name in saved else None for name in objective.state()}
@@ -68,6 +74,64 @@ def restore_state(data: bytes, model: nn.Module, optimiser: Optimizer, objective
 def state_digest(data: bytes) -> str:
     """SHA-256 of a state file, as the log commits to it."""
     return hashlib.sha256(data).hexdigest()
+
+
+def state_name(step: int) -> str:
+    """Return what the file of the state after `step` steps is called."""
+    return f"step-{step:08d}.safetensors"
+
+
+def read_tensors(data: bytes) -> dict[str, Tensor]:
+    """Return what a state file holds, by name, to compare it with another one.
+
+    Raises:
+        StateFileError: the file is damaged.
+    """
+    try:
+        return load(data)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise StateFileError(
+            f"expected a whole state file, found {len(data)} bytes that are not one ({error})"
+        ) from error
+
+
+def weights_digest(data: bytes) -> str:
+    """SHA-256 of the weights file of the M+ that a state holds.
+
+    Raises:
+        StateFileError: the state file is damaged.
+    """
+    weights = _group(read_tensors(data), MODEL)
+    return hashlib.sha256(save({name: weights[name] for name in sorted(weights)})).hexdigest()
+
+
+def parameters_of(model: nn.Module) -> Parameters:
+    """Return a copy of all parameters of a model; buffers are none."""
+    return {name: value.detach().cpu().clone() for name, value in model.named_parameters()}
+
+
+def distance(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
+    """Return the L2 distance of two sets of equally named tensors, computed in float64."""
+    return math.sqrt(
+        math.fsum(
+            (after[name].double() - tensor.double()).square().sum().item()
+            for name, tensor in before.items()
+        )
+    )
+
+
+def _align(optimiser: Optimizer) -> None:
+    """Give what the optimiser keeps of a parameter the parameter's own layout in memory.
+
+    A state file has one layout. Vectorised code may round otherwise than the code for the rest, so
+    that a step after a restore must find everything where the step of the training found it.
+    """
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            kept = optimiser.state[parameter]
+            for name, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    kept[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _portable(tensor: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from developer_agent.committer import Committer
 from developer_agent.continuation import continue_session
 from developer_agent.environment import SourceFile, make_deterministic
 from developer_agent.errors import AgentError, RunFileMissingError, ServerError
+from developer_agent.remote_mint import RemoteMint
 from developer_agent.run_config import RunConfig, parse_run_config, read_toml
 from developer_agent.run_folder import RunFolder
 from developer_agent.session import Session, load_session, open_session
@@ -30,7 +31,7 @@ from developer_agent.source_files import source_files
 from developer_agent.spool import Spool
 from developer_agent.supervision import StepProgress, Supervision
 from developer_agent.uplink import Uplink, UplinkState
-from schemas import ContainerRun, VerificationReport
+from schemas import ContainerRun, SessionRequest, VerificationReport
 
 DRAIN_SECONDS = 30.0  # how long the end of a run waits for the auditor's server
 INTERRUPTED_DRAIN_SECONDS = 5.0  # somebody waits for their prompt
@@ -217,6 +218,11 @@ def supervised(
                     spool,
                     uplink.permit,
                     fetch_codes=lambda: fetch_codes(session, client),
+                    remote_mint=(
+                        RemoteMint(session, client)
+                        if session.config.mint.custody == "auditor"
+                        else None
+                    ),
                     on_resume=on_resume,
                     on_step=lambda progress: on_step(progress, uplink.state),
                     on_sealing=on_sealing,
@@ -238,18 +244,28 @@ def submit(session_id: str, folder: RunFolder, client: ServerClient) -> RunResul
     Raises:
         ServerError: the server refuses what it was handed.
     """
-    for file in (folder.weights, folder.description, folder.scores):
+    held = _is_held(folder)
+    parts = [folder.description] if held else [folder.weights, folder.description, folder.scores]
+    for file in parts:
         if not file.exists():
             file.read()  # says what is missing
+    paths = [file.path for file in parts]
     try:
-        report = client.submit(
-            session_id, folder.weights.path, folder.description.path, folder.scores.path
+        report = (
+            client.submit_description(session_id, *paths)
+            if held
+            else client.submit(session_id, *paths)
         )
     except ServerError as error:
         if not error.temporary:
             raise
         return RunResult(session_id, RunOutcome.UNACKNOWLEDGED, problem=str(error))
     return RunResult(session_id, RunOutcome.SUBMITTED, report=report)
+
+
+def _is_held(folder: RunFolder) -> bool:
+    """Tell whether the auditor holds T of a run, and so has put M+ together."""
+    return SessionRequest.from_bytes(folder.request.read()).config.mint.custody == "auditor"
 
 
 def _session(

@@ -21,33 +21,27 @@ from functools import cached_property
 from types import TracebackType
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
 from auditkit.evidence import canonical
-from auditkit.evidence.derivation import (
-    Indices,
-    StepPlan,
-    augmentation_words,
-    batch_digest,
-    generator_seed,
-    initialisation_seed,
-    learning_rate,
-)
+from auditkit.evidence.derivation import Indices, batch_digest
 from auditkit.evidence.membership_codes import Codes, SessionCodes, stand_in_codes
-from auditkit.mint import steps
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.evaluation import score_cohort
 from auditkit.mint.metrics import cohort_metrics
 from auditkit.mint.objective import Losses
 from auditkit.mint.preprocessing import normalisation_of
 from auditkit.mint.scores import COHORT_NAMES, CohortScores, write_scores
+from auditkit.mint.split_training import audited_answers, evaluated_rows, part_rows
 from developer_agent.errors import AgentError
+from developer_agent.joint_training import Batch, JointTraining, SupervisionOrderError
 from developer_agent.recorder import Recorder, read_records
+from developer_agent.remote_mint import RemoteMint
 from developer_agent.session import Session, record_grant
 from developer_agent.spool import Spool
-from developer_agent.state import dump_state, restore_state, state_digest
+from developer_agent.state import Parameters, distance, parameters_of, state_digest, state_name
 from schemas import (
     CalibrationRecord,
     CohortMetrics,
@@ -60,13 +54,9 @@ from schemas import (
     StateRecord,
     StepRecord,
 )
+from schemas.evaluation import INTERIM_SAMPLES
 
-INTERIM_SAMPLES = 500  # per cohort in evaluations during training; the last one takes all
-SEED_MODULUS = 2**63
-
-
-class SupervisionOrderError(AgentError):
-    """The calls of the supervision API came in the wrong order."""
+__all__ = ["Batch", "StepProgress", "Supervision", "SupervisionOrderError"]
 
 
 class CodesMissingError(AgentError):
@@ -77,11 +67,21 @@ class StateMissingError(AgentError):
     """No saved state of the interrupted run can be read."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch(steps.Batch):
-    """One step's samples (see `auditkit.mint.steps.Batch`) and the plan that they follow."""
+class PoolSamples:
+    """The samples of a session's own pool."""
 
-    plan: StepPlan
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        """Pixel scaling, measured on the samples that M trains on."""
+        trained = self._session.schedule.split.trained
+        return normalisation_of(self._session.pool.images[trained])
+
+    def pick(self, rows: Indices) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return pixels (B, H, W, C) and classes (B,) of these samples of the pool."""
+        return self._session.pool.images[rows], self._session.pool.labels[rows]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,25 @@ class StepProgress:
     mint_accuracy: float
 
 
+@dataclass(frozen=True)
+class _Evaluated:
+    """Metrics of all cohorts, and the scores behind them unless the auditor keeps those."""
+
+    metrics: tuple[CohortMetrics, ...]
+    scores: dict[CohortName, CohortScores]
+
+
+@dataclass(frozen=True)
+class _HandedOver:
+    """What the log is sealed with; the parts of M+ only where the auditor holds T."""
+
+    weights_digest: str
+    scores_digest: str
+    parameters: int
+    audited_weights_digest: str | None = None
+    mint_weights_digest: str | None = None
+
+
 class Supervision:
     """One supervised training: hands out the nonce's batches and records what is done with them."""
 
@@ -108,6 +127,7 @@ class Supervision:
         permit: Callable[[], None] = lambda: None,
         *,
         fetch_codes: Callable[[], SessionCodes | None] = lambda: None,
+        remote_mint: RemoteMint | None = None,
         on_resume: Callable[[int, int], None] = lambda _step, _discarded: None,
         on_step: Callable[[StepProgress], None] = lambda _progress: None,
         on_sealing: Callable[[], None] = lambda: None,
@@ -118,7 +138,8 @@ class Supervision:
             session: open and granted.
             spool: where the records go.
             permit: called before each step; waits or raises as the order's outage policy says.
-            fetch_codes: called once before the first step, if T is to learn codes.
+            fetch_codes: called once before the first step, if T is to learn codes here.
+            remote_mint: T, where the auditor's server holds it.
             on_resume: told the step that training goes on from, and how many steps were lost.
             on_step: told about each step after it is recorded, on the training thread.
             on_sealing: told that training is over and all cohorts are being scored.
@@ -130,30 +151,29 @@ class Supervision:
         self._fetch_codes = fetch_codes
         # In memory only, and gone with the process: the auditor alone may keep codes.
         self._codes: SessionCodes | None = None
-        self._code_rows: Indices | None = None
+        self._remote = remote_mint
         self._on_resume = on_resume
         self._on_step = on_step
         self._on_sealing = on_sealing
-        self._enhanced: EnhancedAuditedModel | None = None
-        self._optimiser: Optimizer | None = None
-        self._objective = steps.new_objective(session.config.mint)
+        self._samples = PoolSamples(session)
+        self._training = JointTraining(
+            session.config, session.nonce, session.schedule, self._samples
+        )
+        if remote_mint is not None:
+            self._training.entrust(remote_mint)
         self._step = 0
         self._saved_step: int | None = None
+        self._saved_parameters: Parameters | None = None
 
     # -- setting up -----------------------------------------------------------------------------
 
     def enhance(self, model: nn.Module | None = None) -> EnhancedAuditedModel:
         """Build M+ with the nonce's initial weights; `model` is the developer's own M, if any."""
-        self._enhanced = EnhancedAuditedModel.build(
-            self._session.config, initialisation_seed(self._session.nonce), model
-        )
-        self._enhanced.to(memory_format=torch.channels_last)
-        return self._enhanced
+        return self._training.enhance(model)
 
     def optimiser(self) -> Optimizer:
         """Return the configured optimiser over all of M+; its weight decay is the L2 of Eq. 1."""
-        self._optimiser = steps.new_optimiser(self._model, self._session.config.optimiser)
-        return self._optimiser
+        return self._training.optimiser()
 
     @property
     def sealed(self) -> bool:
@@ -165,11 +185,10 @@ class Supervision:
         """Number of steps done."""
         return self._step
 
-    @cached_property
+    @property
     def normalisation(self) -> Normalisation:
         """Pixel scaling, measured on the samples that M trains on."""
-        trained = self._session.schedule.split.trained
-        return normalisation_of(self._session.pool.images[trained])
+        return self._samples.normalisation
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -182,18 +201,9 @@ class Supervision:
             ServerOutageError: the order says stop, and the server is gone.
         """
         self._begin()
-        schedule = self._session.schedule
-        words = np.empty(0, dtype=np.uint32)
-        epoch = -1
-        for plan in schedule.steps(after=self._step):
-            if plan.epoch != epoch:
-                epoch = plan.epoch
-                words = augmentation_words(
-                    self._session.nonce, epoch, self._session.grant.split.pool
-                )
+        for plan, words in self._training.plans(after=self._step):
             self._permit()
-            self._prepare_step(plan)
-            yield self._batch(plan, words)
+            yield self._training.prepare(plan, words)
             if self._step != plan.step:
                 raise SupervisionOrderError(
                     f"batch {plan.step} was handed out and `step` was not called for it"
@@ -205,7 +215,7 @@ class Supervision:
         Raises:
             NonFiniteLossError: the training has diverged.
         """
-        return steps.joint_losses(self._model, self._objective, batch, self._session.config)
+        return self._training.losses(batch)
 
     def step(self, batch: Batch, losses: Losses) -> None:
         """Record one finished optimisation step, and save and evaluate where that is due."""
@@ -221,9 +231,10 @@ class Supervision:
             objective=losses.total.item(),
             task_accuracy=losses.task_accuracy,
             mint_accuracy=losses.mint_accuracy,
-            learning_rate=self._rate(plan.step),
+            learning_rate=self._training.rate(plan.step),
             task_weight=config.mint.task_weight,
             mint_weight=config.mint.mint_weight,
+            **({} if self._remote is None else self._remote.exchanged(plan.step)),
         )
         schedule = self._session.schedule
         last = plan.step == schedule.total_steps
@@ -261,9 +272,8 @@ class Supervision:
                 "be sealed at its end"
             )
         self._on_sealing()
-        scores = self._evaluate(schedule.epochs - 1, None)
-        scores_bytes = write_scores(scores)
-        weights = self._model.weights()
+        evaluated = self._evaluate(schedule.epochs - 1, None)
+        handed = self._hand_over(evaluated)
         description = canonical.to_bytes(
             ModelDescription(
                 session_id=session.grant.session_id,
@@ -272,46 +282,46 @@ class Supervision:
                 mint=session.config.mint,
                 normalisation=self.normalisation,
                 class_names=session.pool.class_names,
-                weights_digest=canonical.sha256_hex(weights),
-                parameters=sum(p.numel() for p in self._model.parameters()),
+                weights_digest=handed.weights_digest,
+                parameters=handed.parameters,
             )
         )
-        session.folder.weights.write(weights)
         session.folder.description.write(description)
-        session.folder.scores.write(scores_bytes)
-        digest = canonical.sha256_hex(scores_bytes)
         self._recorder.record(
             CalibrationRecord,
-            scores_digest=digest,
-            calibration_size=scores["calibration"].size,
+            scores_digest=handed.scores_digest,
+            calibration_size=session.grant.split.calibration,
         )
         self._recorder.record(
             SealRecord,
             step=self._step,
-            weights_digest=canonical.sha256_hex(weights),
+            weights_digest=handed.weights_digest,
             description_digest=canonical.sha256_hex(description),
-            scores_digest=digest,
+            scores_digest=handed.scores_digest,
+            audited_weights_digest=handed.audited_weights_digest,
+            mint_weights_digest=handed.mint_weights_digest,
         )
-        return {metrics.cohort: metrics for metrics in cohort_metrics(scores)}
+        return {metrics.cohort: metrics for metrics in evaluated.metrics}
 
     # -- inside ---------------------------------------------------------------------------------
 
-    @property
-    def _model(self) -> EnhancedAuditedModel:
-        if self._enhanced is None:
-            raise SupervisionOrderError("call `enhance` first: there is no model yet")
-        return self._enhanced
-
     def _begin(self) -> None:
-        if self._optimiser is None:
+        if not self._training.ready:
             raise SupervisionOrderError("call `optimiser` before `batches`")
-        if self._session.config.mint.evidence == "codes":
+        mint = self._session.config.mint
+        if mint.custody == "developer" and mint.evidence == "codes":
             self._take_codes()
         if len(self._spool):
-            self._resume(self._optimiser)
+            self._resume()
             return
         record_grant(self._recorder, self._session)
+        self._meet(0)
         self._save_state()
+
+    def _meet(self, step: int) -> None:
+        """Let T, where the auditor holds it, stand where M stands."""
+        if self._remote is not None:
+            self._remote.begin(step, tuple(self._training.model.aad_shapes.values()))
 
     def _take_codes(self) -> None:
         self._codes = self._fetch_codes()
@@ -320,10 +330,9 @@ class Supervision:
                 "the configuration has mint.evidence = 'codes' and no codes came; run the loop "
                 "under `developer_agent.supervised_run.supervised`, which asks the auditor"
             )
-        self._code_rows = self._codes.rows(self._session.schedule.split)
-        self._objective = steps.new_objective(self._session.config.mint, self._codes.members)
+        self._training.teach(self._codes)
 
-    def _resume(self, optimiser: Optimizer) -> None:
+    def _resume(self) -> None:
         last_step = 0
         states: list[StateRecord] = []
         for record in read_records(self._spool):
@@ -336,10 +345,13 @@ class Supervision:
                 case StateRecord():
                     states.append(record)
         if not states:  # broken off before the initial state was committed: nothing is lost
+            self._meet(0)
             self._save_state()
             return
         record, data = self._last_readable(states)
-        self._step = self._saved_step = restore_state(data, self._model, optimiser, self._objective)
+        self._step = self._saved_step = self._training.restore(data)
+        self._saved_parameters = parameters_of(self._training.model)
+        self._meet(self._step)
         self._recorder.record(
             ResumeRecord,
             step=self._step,
@@ -351,7 +363,7 @@ class Supervision:
 
     def _last_readable(self, states: list[StateRecord]) -> tuple[StateRecord, bytes]:
         for record in reversed(states):
-            file = self._session.folder.state(_state_name(record.step))
+            file = self._session.folder.state(state_name(record.step))
             if file.exists():
                 data = file.read()
                 if state_digest(data) == record.state_digest:
@@ -361,84 +373,112 @@ class Supervision:
             f"{self._session.folder.states}; restore one from a backup, or start a new session"
         )
 
-    def _prepare_step(self, plan: StepPlan) -> None:
-        if self._optimiser is None:
-            raise SupervisionOrderError("call `optimiser` first")
-        steps.set_learning_rate(self._optimiser, self._rate(plan.step))
-        # Seeding each step from the nonce leaves no generator state to save or to replay.
-        torch.manual_seed((generator_seed(self._session.nonce) + plan.step) % SEED_MODULUS)
-        self._model.train()
-
-    def _rate(self, step: int) -> float:
-        return learning_rate(
-            self._session.config.optimiser, step, self._session.schedule.total_steps
-        )
-
-    def _batch(self, plan: StepPlan, words: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> Batch:
-        pool = self._session.pool
-        batch = steps.new_batch(
-            pool.images[plan.rows],
-            pool.labels[plan.rows],
-            steps.RowCounts(
-                len(plan.told), len(plan.silent), len(plan.told_only), len(plan.external)
-            ),
-            words=words[plan.rows],
-            config=self._session.config,
-            normalisation=self.normalisation,
-            own_codes=None if self._code_rows is None else self._code_rows[plan.seen],
-        )
-        return Batch(**vars(batch), plan=plan)
-
     def _save_state(self) -> None:
-        if self._optimiser is None or self._saved_step == self._step:
+        if self._saved_step == self._step:
             return
-        data = dump_state(self._step, self._model, self._optimiser, self._objective)
-        self._session.folder.state(_state_name(self._step)).write(data)
+        data = self._training.state(self._step)
+        self._session.folder.state(state_name(self._step)).write(data)
+        before, self._saved_parameters = (
+            self._saved_parameters,
+            parameters_of(self._training.model),
+        )
         self._recorder.record(
             StateRecord,
             step=self._step,
             state_digest=state_digest(data),
-            weights_digest=canonical.sha256_hex(self._model.weights()),
+            weights_digest=canonical.sha256_hex(self._training.model.weights()),
+            moved=None if before is None else distance(before, self._saved_parameters),
+            **({} if self._remote is None else self._remote.standing(self._step)),
         )
         self._saved_step = self._step
 
-    def _evaluate(self, epoch: int, limit: int | None) -> dict[CohortName, CohortScores]:
-        scores = {cohort: self._score(cohort, limit) for cohort in COHORT_NAMES}
-        scores = {cohort: found for cohort, found in scores.items() if found.size}
-        self._recorder.record(
-            EvaluationRecord, step=self._step, epoch=epoch, cohorts=tuple(cohort_metrics(scores))
+    def _hand_over(self, evaluated: "_Evaluated") -> "_HandedOver":
+        """Write what is submitted, or hand M over to be put together with T."""
+        folder, weights = self._session.folder, self._training.model.weights()
+        parameters = sum(p.numel() for p in self._training.model.parameters())
+        folder.weights.write(weights)
+        if self._remote is None:
+            scores = write_scores(evaluated.scores)
+            folder.scores.write(scores)
+            digest = canonical.sha256_hex(weights)
+            return _HandedOver(digest, canonical.sha256_hex(scores), parameters)
+        final = self._remote.final(self._step, weights)
+        return _HandedOver(
+            final.weights_digest,
+            final.scores_digest,
+            parameters + final.mint_parameters,
+            final.audited_weights_digest,
+            final.mint_weights_digest,
         )
-        return scores
+
+    def _evaluate(self, epoch: int, limit: int | None) -> "_Evaluated":
+        """Measure all cohorts with up to `limit` samples each, and record the result."""
+        if self._remote is None:
+            scores = {cohort: self._score(cohort, limit) for cohort in COHORT_NAMES}
+            scores = {cohort: found for cohort, found in scores.items() if found.size}
+            evaluated = _Evaluated(tuple(cohort_metrics(scores)), scores)
+        else:
+            for cohort in COHORT_NAMES:
+                self._send(self._remote, cohort, limit)
+            evaluated = _Evaluated(self._remote.evaluation(self._step), {})
+        self._recorder.record(
+            EvaluationRecord, step=self._step, epoch=epoch, cohorts=evaluated.metrics
+        )
+        return evaluated
 
     def _score(self, cohort: CohortName, limit: int | None) -> CohortScores:
-        pool = self._session.test if cohort == "test" else self._session.pool
-        indices: Indices = (
-            np.arange(len(pool.labels))
-            if cohort == "test"
-            else getattr(self._session.schedule.split, cohort)
-        )
-        # Pools are often sorted by class: every k-th sample keeps the classes balanced.
-        taken = slice(None)
-        if limit is not None:
-            every = max(1, len(indices) // limit)
-            taken = slice(0, every * limit, every)
-        own = None if self._codes is None else self._own_codes(cohort, len(indices))[taken]
+        images, labels, taken = self._evaluated_samples(cohort, limit)
+        own = None if self._codes is None else self._own_codes(cohort)[taken]
         # In float32 whatever the training used: queries are scored so, on any machine.
         return score_cohort(
-            self._model,
-            pool.images[indices[taken]],
-            pool.labels[indices[taken]],
+            self._training.model,
+            images,
+            labels,
             self.normalisation,
             members=None if self._codes is None else self._codes.members,
             own=own,
         )
 
-    def _own_codes(self, cohort: CohortName, size: int) -> Codes:
+    def _send(self, remote: RemoteMint, cohort: CohortName, limit: int | None) -> None:
+        """Have a cohort scored by T's holder, part by part."""
+        images, labels, _ = self._evaluated_samples(cohort, limit)
+        shapes = tuple(self._training.model.aad_shapes.values())
+        most = part_rows(shapes, self._session.config.mint.wire_precision)
+        for first in range(0, len(images), most):
+            part = slice(first, first + most)
+            answers = audited_answers(
+                self._training.model, images[part], labels[part], self.normalisation
+            )
+            remote.score(
+                self._step,
+                cohort,
+                first,
+                answers.maps,
+                task_losses=answers.task_losses,
+                correct=answers.correct,
+            )
+
+    def _evaluated_samples(
+        self, cohort: CohortName, limit: int | None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], slice]:
+        """Return the samples of a cohort that are evaluated, and which of all they are."""
+        pool = self._session.test if cohort == "test" else self._session.pool
+        indices = self._indices(cohort)
+        taken = evaluated_rows(len(indices), limit)
+        return pool.images[indices[taken]], pool.labels[indices[taken]], taken
+
+    def _indices(self, cohort: CohortName) -> Indices:
+        if cohort == "test":
+            return np.arange(len(self._session.test.labels))
+        found: Indices = getattr(self._session.schedule.split, cohort)
+        return found
+
+    def _own_codes(self, cohort: CohortName) -> Codes:
         if self._codes is not None and cohort in ("told", "told_only"):
             found: Codes = getattr(self._codes, cohort)
             return found
         length = self._session.config.mint.code_length
-        return stand_in_codes(self._session.nonce, cohort, size, length)
+        return stand_in_codes(self._session.nonce, cohort, len(self._indices(cohort)), length)
 
     def __enter__(self) -> "Supervision":
         return self
@@ -450,7 +490,3 @@ class Supervision:
         traceback: TracebackType | None,
     ) -> None:
         self._spool.sync()
-
-
-def _state_name(step: int) -> str:
-    return f"step-{step:08d}.safetensors"

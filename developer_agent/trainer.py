@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from auditkit.mint.enhanced import EnhancedAuditedModel
+from developer_agent.loop_interface import RunInterface
 from developer_agent.session import Session
 from developer_agent.source_files import source_files
-from developer_agent.supervised_run import Run, RunResult, SupervisedRun, supervised
+from developer_agent.supervised_run import Run, RunResult, supervised
 from developer_agent.supervision import StepProgress
 from developer_agent.training_loop import TrainingLoop, load_loop
 from developer_agent.uplink import UplinkState
@@ -66,7 +67,7 @@ def train(run: Run, display: TrainingDisplay, *, resume: bool = False) -> tuple[
         return current.finish(), cohorts
 
 
-def built_in_loop(run: SupervisedRun) -> Cohorts:
+def built_in_loop(run: RunInterface) -> Cohorts:
     """Train the configured architecture, without more than that."""
     supervision = run.supervision
     supervision.enhance()

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import ModuleType
 
 from developer_agent.errors import AgentError
-from developer_agent.supervised_run import SupervisedRun
+from developer_agent.loop_interface import RunInterface
 from schemas import CohortMetrics, CohortName
 
-TrainingLoop = Callable[[SupervisedRun], Mapping[CohortName, CohortMetrics]]
+TrainingLoop = Callable[[RunInterface], Mapping[CohortName, CohortMetrics]]
 
 FUNCTION = "train"
 # Not a name that the developer's own modules could have.
@@ -68,7 +68,7 @@ def load_loop(path: Path) -> TrainingLoop:
             "trains under `run.supervision` and returns `run.supervision.seal()`"
         )
 
-    def loop(run: SupervisedRun) -> Mapping[CohortName, CohortMetrics]:
+    def loop(run: RunInterface) -> Mapping[CohortName, CohortMetrics]:
         metrics = function(run)
         if not run.supervision.sealed:
             raise LoopUnsealedError(

@@ -14,9 +14,13 @@ from auditkit.cli import (
     evaluate,
     evidence,
     image,
+    monitor,
     packaging,
     queries,
+    replay,
     study,
+    trust,
+    witness,
 )
 from auditkit.cli.errors import EXPECTED_ERRORS, describe
 from auditkit.cli.output import console, print_error
@@ -47,16 +51,22 @@ SCIENTIST = "For scientists"
 app.command("init", rich_help_panel=AUDITOR)(auditor.init)
 app.command("serve", rich_help_panel=AUDITOR)(auditor.serve)
 app.add_typer(auditor.order_app, name="order", rich_help_panel=AUDITOR)
+app.add_typer(trust.trust_app, name="trust", rich_help_panel=AUDITOR)
+app.command("draw", rich_help_panel=AUDITOR)(replay.draw)
+app.command("replay", rich_help_panel=AUDITOR)(replay.replay)
 app.command("package", rich_help_panel=DEVELOPER)(packaging.package)
 app.command("train", rich_help_panel=DEVELOPER)(developer.train)
 app.command("sync", rich_help_panel=DEVELOPER)(developer.sync)
 app.command("submit", rich_help_panel=DEVELOPER)(developer.submit)
 app.command("open", rich_help_panel=DEVELOPER)(developer.open_one)
+app.command("disclose", rich_help_panel=DEVELOPER)(replay.disclose)
 app.command("verify", rich_help_panel=ANYONE)(evidence.verify)
 app.command("export", rich_help_panel=ANYONE)(evidence.export)
+app.command("monitor", rich_help_panel=ANYONE)(monitor.monitor)
 app.command("query", rich_help_panel=ANYONE)(queries.query)
 app.command("report", rich_help_panel=ANYONE)(queries.report)
 app.add_typer(image.image_app, name="image", rich_help_panel=ANYONE)
+app.add_typer(witness.witness_app, name="witness", rich_help_panel=ANYONE)
 app.command("evaluate", rich_help_panel=SCIENTIST)(evaluate.evaluate)
 study.study_app.command("cell")(cells.cell)
 app.add_typer(study.study_app, name="study", rich_help_panel=SCIENTIST)

@@ -12,6 +12,7 @@ from rich.table import Table
 from auditkit.cli.connection import ServerOption, TokenFileOption, connect
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, error_console, print_json, quoted
+from auditkit.cli.passphrases import PassphraseFileOption, ask_new_passphrase, given_passphrase
 from auditkit.evidence import dsse, statements
 from auditor_server.settings import DEFAULT_HOST, DEFAULT_PORT
 from schemas import AuditOrder
@@ -44,19 +45,41 @@ def init(
         str,
         typer.Option("--origin", help="Name of the server; every log's origin begins with it."),
     ] = "localhost",
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Ask for a passphrase for the root key's file.")
+    ] = False,
+    passphrase_file: PassphraseFileOption = None,
 ) -> None:
     """Set up an auditor: keys, trust root, database, and one access token per role.
 
-    auditkit init --auditor "Data Protection Authority" --origin audit.example.org
-    """
-    from auditor_server.home import create_home, write_private
+    The root key lies in the home, with a passphrase if one is given. To keep several root keys
+    elsewhere, use `auditkit trust init`.
 
-    created = create_home(home, auditor, origin, datetime.now(UTC))
-    folder = home / TOKENS_FOLDER
+        auditkit init --auditor "Data Protection Authority" --origin audit.example.org
+    """
+    from auditor_server.home import create_home
+
+    secret = given_passphrase(passphrase_file)
+    if secret is None and passphrase:
+        secret = ask_new_passphrase("the root key")
+    created = create_home(home, auditor, origin, datetime.now(UTC), root_passphrase=secret)
+    write_tokens(created)
+    report_home(created)
+
+
+def write_tokens(created: "Home") -> None:
+    """Write the tokens of a new home, which nobody can read again, into files of their own."""
+    from auditor_server.home import write_private
+
+    folder = created.path / TOKENS_FOLDER
     folder.mkdir(mode=0o700)
     for role, token in created.tokens.items():
         write_private(folder / f"{role}.token", token.encode() + b"\n")
-    shown = quoted(home)
+
+
+def report_home(created: "Home") -> None:
+    """Say what a new home holds, and what to do next."""
+    home, shown = created.path, quoted(created.path)
     console.print(f"made the auditor's home [bold]{shown}[/bold]")
     console.print(f"  {shown}/keys/            private keys; back them up, show them to nobody")
     console.print(f"  {shown}/trust-root.json  hand this to developers and to anyone who verifies")
@@ -109,7 +132,7 @@ def order_create(
 
     opened = open_home(home)
     now = datetime.now(UTC)
-    order = read_order(file, opened.trust_root(now).auditor, now)
+    order = read_order(file, opened.history().auditor, now)
     envelope = sign_order(opened, order)
     add_order(Auditor.open(ServerSettings(home=home)), envelope)
     if output is not None:

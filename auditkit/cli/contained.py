@@ -1,4 +1,7 @@
-"""What runs inside the closed container: the same training, told what to do through a socket."""
+"""What runs inside the closed container: a training, told what to do through a socket, or a replay.
+
+A replay finds its task lying where a training finds the socket.
+"""
 
 import sys
 import time
@@ -14,19 +17,29 @@ from developer_agent.errors import ServerError
 from developer_agent.inside import look_around
 from developer_agent.launch_document import LaunchDocument
 from developer_agent.relay import SOCKET_NAME
+from developer_agent.replay_execution import TASK, run_task
 from developer_agent.supervised_run import Run
 from schemas import ContainerRun
 
 EXIT_ERROR = 1
-SOCKET = Path(containment.RELAY_FOLDER) / SOCKET_NAME
+RELAY_FOLDER = Path(containment.RELAY_FOLDER)
+SOCKET = RELAY_FOLDER / SOCKET_NAME
 # The launcher checks the started container before it hands out the document; seconds.
 LAUNCH_DOCUMENT_TIMEOUT = 120.0
 POLL_INTERVAL = 0.1
 
 
 def main() -> None:
-    """Train as the launch document says; exit codes are those of `auditkit train`."""
+    """Replay, or train as the launch document says with the exit codes of `auditkit train`."""
     try:
+        if (RELAY_FOLDER / TASK).exists():
+            run_task(
+                RELAY_FOLDER,
+                Path(containment.OUTPUT),
+                code_folder=Path(PACKAGED_CODE),
+                inside=look_around(),
+            )
+            return
         document = LaunchDocument.from_bytes(_await_document())
         run = _run(document)
         supervise(run, document.config_path, resume=document.resume, as_json=document.json_output)

@@ -200,7 +200,7 @@ def open_one(
     from developer_agent.openings import find_sample, open_sample
     from developer_agent.run_folder import RunFolder
 
-    loaded = _load(config, overrides)
+    loaded = load_config(config, overrides)
     base = config.resolve().parent
     pool = open_pool(loaded.pool, base)
     if sample.isdecimal():
@@ -233,13 +233,14 @@ def _submit(run: "Run", folder: "RunFolder") -> "RunResult":
 def _run(config: Path, overrides: list[str] | None) -> "Run":
     from developer_agent.supervised_run import Run
 
-    loaded = _load(config, overrides)
+    loaded = load_config(config, overrides)
     base = config.resolve().parent
     token_file = loaded.server.token_file
     return Run(loaded, base, read_token(None if token_file is None else base / token_file))
 
 
-def _load(config: Path, overrides: list[str] | None) -> "RunConfig":
+def load_config(config: Path, overrides: list[str] | None) -> "RunConfig":
+    """Read a run's TOML file, with the settings that were changed on the command line."""
     from auditkit.cli.overrides import apply_overrides
     from developer_agent.run_config import parse_run_config, read_toml
 

@@ -3,7 +3,7 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from auditkit.cli.connection import ServerOption, TokenFileOption, connect
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, holds, print_json, print_verification, quoted
 from schemas import VerificationReport
+
+if TYPE_CHECKING:
+    from auditkit.evidence.trust_history import TrustHistory
 
 EXIT_NOT_VERIFIED = 1
 
@@ -52,15 +55,17 @@ def verify_file(bundle: Path, trust_root: Path, *, rebuild: bool = True) -> Veri
 
     Args:
         bundle: the evidence bundle.
-        trust_root: the auditor's trust root.
+        trust_root: the auditor's trust root, any version. Later ones in the bundle are believed
+            when those before have signed them.
         rebuild: rebuild the initial weights from the nonce as well.
 
     Raises:
         UsageError: a file cannot be read.
         BundleError, TrustRootError: a file is not what it should be.
     """
-    from auditkit.evidence.bundle import read_bundle
-    from auditkit.evidence.trust import open_trust_root
+    from auditkit.evidence.attestation import AttestationPluginError, installed_verifiers
+    from auditkit.evidence.bundle import open_bundle
+    from auditkit.evidence.document_checks import known_history
     from auditkit.evidence.verify import verify_bundle
 
     initial_weights = None
@@ -68,12 +73,23 @@ def verify_file(bundle: Path, trust_root: Path, *, rebuild: bool = True) -> Veri
         from auditkit.mint.initial import initial_weights_digest
 
         initial_weights = initial_weights_digest
+    try:
+        attestation_verifiers = installed_verifiers()
+    except AttestationPluginError as error:
+        raise UsageError(str(error)) from error
     now = datetime.now(UTC)
-    root = open_trust_root(_read(trust_root, "trust root"), now)
+    pinned = _trust_root(trust_root)
     try:
         with bundle.open("rb") as file:
-            contents = read_bundle(file)
-            return verify_bundle(contents, root, now=now, initial_weights=initial_weights)
+            contents = open_bundle(file)
+            known_history(pinned, contents).check_current(now)
+            return verify_bundle(
+                contents,
+                pinned,
+                now=now,
+                initial_weights=initial_weights,
+                attestation_verifiers=attestation_verifiers,
+            )
     except OSError as error:
         raise UsageError(f"cannot read the bundle {bundle}: {error.strerror}") from error
 
@@ -103,8 +119,10 @@ def export(
     console.print(f"check it with: auditkit verify {output} --trust-root TRUST_ROOT", markup=False)
 
 
-def _read(path: Path, what: str) -> bytes:
+def _trust_root(path: Path) -> "TrustHistory":
+    from auditor_server.trust_files import TrustFile
+
     try:
-        return path.read_bytes()
+        return TrustFile(path).read()
     except OSError as error:
-        raise UsageError(f"cannot read the {what} {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read the trust root {path}: {error.strerror}") from error

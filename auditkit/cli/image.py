@@ -265,11 +265,18 @@ def _identify(archive: Path) -> ImageIdentity:
 
 def _open_order(order: Path, trust_root: Path, now: datetime) -> AuditOrder:
     from auditkit.evidence import dsse, statements
-    from auditkit.evidence.trust import open_trust_root, verify_statement
+    from auditor_server.trust_files import TrustFile
 
-    root = open_trust_root(_read(trust_root.read_bytes, "reading the trust root"), now)
+    history = _read(TrustFile(trust_root).read, "reading the trust root")
+    history.check_current(now)
     envelope = dsse.Envelope.from_bytes(_read(order.read_bytes, "reading the order"))
-    return verify_statement(root, "order", envelope, statements.ORDER_PREDICATE, AuditOrder)
+    return history.verify_statement(
+        "order",
+        envelope,
+        statements.ORDER_PREDICATE,
+        AuditOrder,
+        dated=lambda order: order.issued_at,
+    )
 
 
 def _read(action: "Callable[[], T]", what: str) -> T:

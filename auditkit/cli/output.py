@@ -74,7 +74,7 @@ def print_verification(report: VerificationReport) -> None:
         f"({counts['passed']} passed, {counts['warning']} with a warning, "
         f"{counts['failed']} failed, {counts['not_checked']} not checked)"
     )
-    console.print(f"Assurance level {report.level.name}: {report.level.meaning}")
+    console.print(f"Assurance level {report.assurance}")
 
 
 def holds(report: VerificationReport) -> bool:

@@ -65,7 +65,7 @@ def query(
     """
     from auditkit.evidence import canonical, dsse, statements
     from auditkit.mint.calibration import control_false_discoveries
-    from schemas import MembershipVerdict
+    from schemas import AssuranceLevel, MembershipVerdict
 
     files = _image_files(images)
     contents = [(visible(file.name), file.read_bytes()) for file in files]
@@ -113,8 +113,14 @@ def query(
     rate = verdicts[0].false_positive_rate
     kinds = {verdict.evidence for verdict in verdicts}
     meanings = "\n".join(text for kind, text in MEANING.items() if kind in kinds)
+    level = verdicts[0].level
+    replayed = (
+        "How probable it is that its replay missed a forgery: `auditkit verify`, or the report.\n"
+        if level >= AssuranceLevel.L3
+        else ""
+    )
     console.print(
-        f"\nAssurance level {verdicts[0].level.name}: {verdicts[0].level.meaning}.\n"
+        f"\nAssurance level {level.name}: {level.meaning}.\n{replayed}"
         f"At a false-positive rate of {rate:g}: of 1,000 strangers, {1000 * rate:g} are called "
         "members on average.\n"
         + meanings

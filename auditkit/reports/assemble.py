@@ -15,12 +15,17 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from auditkit.evidence import dsse, notes, statements, trust
+from auditkit.evidence import dsse, notes, statements
 from auditkit.evidence.bundle import Bundle, Continuation
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.continuations import open_continuation
+from auditkit.evidence.document_checks import (
+    cosignature_time,
+    known_history,
+    registration_times,
+)
 from auditkit.evidence.errors import EvidenceError
-from auditkit.evidence.verify import COSIGNER_SUFFIX
+from auditkit.evidence.trust_history import TrustHistory
 from auditkit.reports.content import (
     COHORT_ORDER,
     FloatArray,
@@ -61,7 +66,10 @@ CohortArrays = dict[CohortName, FloatArray]
 
 
 def report_input(
-    bundle: Bundle, trust_root: TrustRoot, report: VerificationReport, generated_at: datetime
+    bundle: Bundle,
+    trust_root: TrustRoot | TrustHistory,
+    report: VerificationReport,
+    generated_at: datetime,
 ) -> ReportInput:
     """Collect the content of the report of one session.
 
@@ -90,12 +98,13 @@ def report_input(
     log = _read_log(bundle.records)
     if log.unreadable:
         remarks.append(f"{count_of(log.unreadable, 'record')} of the log could not be read.")
-    cosigned_at = _cosignature_times(bundle.checkpoints, trust_root, remarks)
+    history = known_history(TrustHistory.of(trust_root), bundle)
+    cosigned_at = _cosignature_times(bundle.checkpoints, history, remarks)
     scores, losses = _committed_scores(bundle.scores, log, remarks)
     continuations = _continuations(bundle.continuations, log, remarks)
     return ReportInput(
-        auditor=trust_root.auditor,
-        trust_root_version=trust_root.version,
+        auditor=history.auditor,
+        trust_root_version=history.current.version,
         order=order,
         order_digest=sha256_hex(order_payload),
         request=request,
@@ -113,7 +122,7 @@ def report_input(
         scores=scores,
         task_losses=losses,
         description=_description(bundle, log.seal, remarks),
-        verdicts=_verdicts(bundle.verdicts, trust_root, remarks),
+        verdicts=_verdicts(bundle, history, remarks),
         continuations=continuations,
         remarks=tuple(remarks),
     )
@@ -221,19 +230,14 @@ def _read_log(lines: Iterable[bytes]) -> _Log:
 
 
 def _cosignature_times(
-    checkpoints: Sequence[bytes], trust_root: TrustRoot, remarks: list[str]
+    checkpoints: Iterable[bytes], history: TrustHistory, remarks: list[str]
 ) -> list[tuple[int, int]]:
     """Return size and cosignature time of each checkpoint; nothing if one of them is bad."""
     times = []
     try:
-        keys = [
-            notes.VerifierKey.cosignature(trust_root.origin + COSIGNER_SUFFIX, key)
-            for key in trust.role_keys(trust_root, "cosigner").values()
-        ]
         for checkpoint in checkpoints:
-            verified = notes.verify(checkpoint, keys)
-            stamps = [s.timestamp for s in verified.signatures if s.timestamp is not None]
-            times.append((notes.parse_checkpoint(verified.text).size, min(stamps)))
+            time = cosignature_time(history, checkpoint)
+            times.append((notes.parse_checkpoint(notes.parse(checkpoint).text).size, time))
     except EvidenceError as error:
         remarks.append(f"The times of the cosignatures are not known: {error}.")
         return []
@@ -338,25 +342,28 @@ def _continuations(
 
 
 def _verdicts(
-    envelopes: Sequence[bytes], trust_root: TrustRoot, remarks: list[str]
+    bundle: Bundle, history: TrustHistory, remarks: list[str]
 ) -> tuple[QueriedSample, ...]:
     queried = []
-    for index, data in enumerate(envelopes[:MOST_VERDICTS]):
+    registered = registration_times(bundle)
+    for index, data in enumerate(bundle.verdicts[:MOST_VERDICTS]):
         try:
-            verdict = trust.verify_statement(
-                trust_root,
+            envelope = dsse.Envelope.from_bytes(data)
+            verdict = history.verify_statement(
                 "verdict",
-                dsse.Envelope.from_bytes(data),
+                envelope,
                 statements.VERDICT_PREDICATE,
                 MembershipVerdict,
+                dated=lambda verdict: verdict.issued_at,
+                known_by=registered.get(sha256_hex(envelope.payload)),
             )
         except EvidenceError as error:
             remarks.append(f"Verdict {index} is left out, its signature does not hold: {error}.")
             continue
         queried.append(QueriedSample(verdict))
-    if len(envelopes) > MOST_VERDICTS:
+    if len(bundle.verdicts) > MOST_VERDICTS:
         remarks.append(
-            f"Only the first {MOST_VERDICTS} of {len(envelopes)} verdicts are shown; the bundle "
-            "holds all."
+            f"Only the first {MOST_VERDICTS} of {len(bundle.verdicts)} verdicts are shown; the "
+            "bundle holds all."
         )
     return tuple(queried)

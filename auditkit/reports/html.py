@@ -70,6 +70,7 @@ def render_html(report: ReportInput) -> str:
             report=report,
             config=report.request.config,
             levels=list(AssuranceLevel),
+            replay_strength=wording.replay_strength(report),
             conclusion=wording.conclusion(report),
             proven=wording.proven(report),
             not_proven=wording.not_proven(report),

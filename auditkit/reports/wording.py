@@ -294,7 +294,8 @@ def proven(report: ReportInput) -> list[Statement]:
         statements.append(
             Statement(
                 "The training can be repeated.",
-                "Random pieces were run again and led to the weights that were logged.",
+                "Random pieces were run again and led to the weights that were logged"
+                f"{_up_to_noise(report)}. {replay_strength(report)}".rstrip(),
             )
         )
     if report.seal is not None:
@@ -306,6 +307,21 @@ def proven(report: ReportInput) -> list[Statement]:
             )
         )
     return statements + _measured(report)
+
+
+def replay_strength(report: ReportInput) -> str:
+    """Return what the replay covered and could have missed; empty when no level rests on one."""
+    verification = report.verification
+    if verification.level < AssuranceLevel.L3 or verification.detection is None:
+        return ""
+    return verification.detection.summary
+
+
+def _up_to_noise(report: ReportInput) -> str:
+    detection = report.verification.detection
+    if detection is None or detection.grade == "strong":
+        return ""
+    return ", up to the noise between two kinds of machine, which makes this weak evidence"
 
 
 def not_proven(report: ReportInput) -> list[Statement]:
@@ -357,6 +373,13 @@ def configuration_rows(config: TrainingConfig) -> list[tuple[str, str]]:
             f"a secret code of {mint.code_length} numbers for each member"
             if mint.evidence == "codes"
             else "member or not",
+        ),
+        (
+            "Who held T during the training",
+            "the auditor; the developer had activations and gradients only "
+            f"({mint.wire_precision} on the way)"
+            if mint.custody == "auditor"
+            else "the developer, in the process that trained M",
         ),
         ("Weight of the task loss, λ1", formatting.decimal(mint.task_weight)),
         ("Weight of the MINT loss, λ2", formatting.decimal(mint.mint_weight)),

@@ -86,7 +86,7 @@ class FaultyAuditor:
             auditor="The Auditor",
             origin=ORIGIN,
             version=1,
-            issued_at=now,
+            issued_at=now - timedelta(days=1),
             expires_at=now + timedelta(days=365),
             keys={self.key.public.keyid: self.key.public.hex},
             roles=dict.fromkeys(("root", "order", "session", "cosigner", "verdict"), role),

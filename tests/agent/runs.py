@@ -6,8 +6,14 @@ from pathlib import Path
 
 from faulty_auditor import FaultyAuditor
 
+from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
-from auditkit.evidence.log_checks import CheckpointRootCheck, ReceiptCheck
+from auditkit.evidence.log_checks import (
+    CheckpointRootCheck,
+    CosignedCheckpoint,
+    LogCheck,
+    ReceiptCheck,
+)
 from developer_agent.client import ServerClient
 from developer_agent.committer import Committer
 from developer_agent.recorder import Recorder
@@ -119,14 +125,22 @@ def check_log(folder: RunFolder, auditor: FaultyAuditor) -> None:
     assert without_receipts == expected
     times = [document["time_ms"] for document in documents]
     assert times == sorted(times)
-    roots = CheckpointRootCheck(auditor.checkpoints, auditor.origin)
-    receipts = ReceiptCheck(auditor.checkpoints, auditor.cosigned_notes)
-    for line in lines:
-        record = parse_record(line)
-        roots.observe(line, record)
-        receipts.observe(line, record)
-    roots.finish()
-    receipts.finish()
+    checks: tuple[LogCheck, ...] = (CheckpointRootCheck(auditor.origin), ReceiptCheck())
+    upcoming = (
+        CosignedCheckpoint(checkpoint, sha256_hex(note), None)
+        for checkpoint, note in zip(auditor.checkpoints, auditor.cosigned_notes, strict=True)
+    )
+    covered = 0
+    for index, line in enumerate(lines):
+        if covered <= index:
+            found = next(upcoming)
+            covered = found.size
+            for check in checks:
+                check.observe_checkpoint(found)
+        for check in checks:
+            check.observe(line, parse_record(line))
+    for check in checks:
+        check.finish()
     assert sum(document["kind"] == "receipt" for document in documents) == max(
         0, len(auditor.flushes) - 1
     )

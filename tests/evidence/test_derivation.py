@@ -15,6 +15,7 @@ from auditkit.evidence.derivation import (
     StepPlan,
     augmentation_words,
     batch_digest,
+    batch_digests,
     derive_key,
     derive_split,
     generator_seed,
@@ -237,3 +238,11 @@ class TestLearningRate:
         step = data.draw(st.integers(1, total))
         optimiser = OptimiserConfig(learning_rate=0.7, schedule="one_cycle")
         assert 0 < learning_rate(optimiser, step, total) <= 0.7
+
+
+@given(schedules, st.integers(0, 3))
+def test_the_digests_of_an_epoch_are_those_of_its_steps(schedule: Schedule, epoch: int) -> None:
+    split = schedule.split
+    leaves = b"".join(hashlib.sha256(b"%d" % index).digest() for index in range(split.size))
+    expected = [batch_digest(leaves, plan) for plan in schedule.epoch(epoch)]
+    assert batch_digests(leaves, schedule, epoch) == expected

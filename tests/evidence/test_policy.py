@@ -262,6 +262,21 @@ CASES: dict[str, tuple[dict[str, Any], SessionRequest, type[policy.PolicyError]]
         request(),
         policy.PoolTooSmallError,
     ),
+    "calibration samples for the order's own rate": (
+        {"false_positive_rate": 0.001},
+        request(),
+        policy.PoolTooSmallError,
+    ),
+    "T held by the auditor": (
+        {"custodies": ("developer",), "outage_policy": "pause"},
+        request({"mint": MintConfig(custody="auditor")}),
+        policy.CustodyNotAllowedError,
+    ),
+    "T held by the auditor, and going on without the auditor": (
+        {"outage_policy": "continue-late"},
+        request({"mint": MintConfig(custody="auditor")}),
+        policy.CustodyOutageError,
+    ),
     "empty cohort": (
         {},
         request(pool=SampleCommitment(root=DIGEST, size=3)),

@@ -44,14 +44,23 @@ def test_an_optional_check_may_be_left_undone_and_may_not_fail(check: str) -> No
     ("done", "level"),
     [
         ({"image_verified": "passed"}, AssuranceLevel.L2),
-        ({"replay": "passed", "initial_weights": "passed"}, AssuranceLevel.L1),
-        ({"image_verified": "passed", "replay": "passed"}, AssuranceLevel.L2),
+        ({"replay": "passed", "hardware_attested": "passed"}, AssuranceLevel.L1),
+        ({"image_verified": "passed", "hardware_attested": "passed"}, AssuranceLevel.L2),
+        ({"image_verified": "passed", "replay": "passed"}, AssuranceLevel.L3),
+        ({"image_verified": "passed", "replay": "warning"}, AssuranceLevel.L3),
         (
-            {"image_verified": "passed", "replay": "passed", "initial_weights": "passed"},
-            AssuranceLevel.L3,
+            {"image_verified": "passed", "replay": "passed", "hardware_attested": "passed"},
+            AssuranceLevel.L4,
         ),
     ],
-    ids=["image", "replay without image", "replay without initial weights", "everything"],
+    ids=[
+        "image",
+        "replay without image",
+        "hardware without replay",
+        "replay",
+        "weak replay",
+        "everything",
+    ],
 )
 def test_each_level_rests_on_those_below(
     done: dict[str, FindingOutcome], level: AssuranceLevel

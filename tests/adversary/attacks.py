@@ -41,11 +41,14 @@ from forge import (
     own_code_scores,
     stage,
     state_record,
+    trust_root_of,
 )
 from safetensors.numpy import load, save
 
 from auditkit.evidence import notes
 from auditkit.evidence.bundle import Bundle, Continuation
+from auditkit.evidence.canonical import sha256_hex
+from auditkit.evidence.trust import sign_trust_root, trust_root_payload
 from auditkit.mint.metrics import rate
 from schemas import (
     AssuranceLevel,
@@ -94,6 +97,7 @@ LOG_UNREADABLE = (
         "run-identity",
         "continuations-logged",
         "mint-trained",
+        "mint-custody",
         "numbers-possible",
         "times-possible",
         "schedule",
@@ -916,11 +920,24 @@ LOG = (
         Plot(cosigned_at=lambda number, seconds: seconds - 30 * number),
     ),
     Attack(
-        "a cosignature is from the end of all time",
+        "a cosignature is from years ahead",
         "times-possible",
         "ImpossibleTimeError",
-        Plot(cosigned_at=lambda number, seconds: 2**62, verdicts=()),
+        Plot(cosigned_at=lambda number, seconds: seconds + 900 * 86_400, verdicts=()),
         blinds=frozenset({"verdicts"}),
+    ),
+    Attack(
+        "a cosignature is from the end of all time, when no trust root is in force",
+        "checkpoints-cosigned",
+        "TrustRootExpiredError",
+        Plot(cosigned_at=lambda number, seconds: 2**62, verdicts=()),
+        blinds=NO_AUDITORS_TIME,
+    ),
+    Attack(
+        "the bundle brings the next trust root along, signed by its own root key only",
+        "trust-root",
+        "TrustRootSignatureError",
+        Plot(bundle=lambda b: replace(b, trust_roots=(usurping_trust_root(),))),
     ),
     Attack(
         "states are saved less often than granted",
@@ -1852,5 +1869,21 @@ CONTINUATIONS = (
         continued(answer={"granted_at": GRANTED_AT + timedelta(hours=1)}),
     ),
 )
+
+
+def usurping_trust_root() -> bytes:
+    """A second version that gives every role to a stranger, who is the only one to sign it."""
+    first = trust_root_of(Plot())
+    stranger = Role(keyids=(STRANGER_KEY.public.keyid,))
+    second = first.model_copy(
+        update={
+            "version": 2,
+            "previous": sha256_hex(trust_root_payload(first)),
+            "issued_at": first.issued_at + timedelta(days=1),
+            "roles": dict.fromkeys(first.roles, stranger),
+        }
+    )
+    return sign_trust_root(second, [STRANGER_KEY]).to_bytes()
+
 
 ATTACKS = (*DOCUMENTS, *LOG, *MODEL, *IMAGES, *CONTAINMENT, *CONTINUATIONS)

@@ -85,9 +85,7 @@ def digest_of(text: str) -> str:
     return sha256_hex(text.encode())
 
 
-ROLE_KEYS: dict[RoleName, SigningKey] = {
-    role: fixed_key(role) for role in ("root", "order", "session", "cosigner", "verdict")
-}
+ROLE_KEYS: dict[RoleName, SigningKey] = {role: fixed_key(role) for role in get_args(RoleName)}
 DEVELOPER_KEY = fixed_key("developer")
 STRANGER_KEY = fixed_key("stranger")
 CONTAINER_KEYS = tuple(fixed_key(f"container {number}") for number in (2, 3, 4))
@@ -264,6 +262,9 @@ class Plot:
         0.69 * 0.95 ** (step - 1),
     )
     stop_after: int | None = None
+    weights: dict[str, np.ndarray] = field(
+        default_factory=lambda: {"weight": np.arange(4, dtype=np.float32)}
+    )
     scores: Changes = field(default_factory=dict)
     measured: tuple[CohortMetrics, ...] | None = None
     description: Changes = field(default_factory=dict)
@@ -302,7 +303,7 @@ class Evidence:
 
 def stage(plot: Plot) -> Evidence:
     """Play a plot from the trust root to the last verdict."""
-    trust_root = _trust_root(plot)
+    trust_root = trust_root_of(plot)
     order, order_bytes, order_digest = _order(plot)
     pool_leaves, test_leaves = leaves(POOL_SIZE, "pool"), leaves(TEST_SIZE, "test")
     request = SessionRequest(
@@ -322,7 +323,7 @@ def stage(plot: Plot) -> Evidence:
     )
     request_bytes = plot.request_bytes(to_bytes(request))
     grant, grant_bytes, grant_digest = _grant(plot, order, request, request_bytes, order_digest)
-    weights = save({"weight": np.arange(4, dtype=np.float32)})
+    weights = save(plot.weights)
     codes = request.config.mint.evidence == "codes"
     own = own_code_scores(grant.split) if codes else {}
     tensors = {**honest_scores(grant.split), **own, **plot.scores}
@@ -363,7 +364,8 @@ def stage(plot: Plot) -> Evidence:
     return Evidence(plot.bundle(bundle), trust_root, plot.code_secret)
 
 
-def _trust_root(plot: Plot) -> TrustRoot:
+def trust_root_of(plot: Plot) -> TrustRoot:
+    """What the verifier trusts."""
     keys = (*ROLE_KEYS.values(), STRANGER_KEY)
     return TrustRoot(
         **{
@@ -399,6 +401,7 @@ def _order(plot: Plot) -> tuple[AuditOrder, bytes, str]:
                 external=0.25, calibration=0.25, silent=0.125, told_only=0.0625
             ),
             "least_calibration_samples": 8,
+            "false_positive_rate": 0.2,
             "images": () if plot.container is None else (plot.container.image.config_digest,),
             "allow_without_container": True,
             **plot.order,

@@ -9,17 +9,24 @@ from auditor_server import problems
 from auditor_server.api import (
     codes,
     continuations,
+    mint_custody,
     orders,
     public,
     queries,
     records,
+    registry,
+    replays,
     reports,
     sessions,
     submissions,
 )
 from auditor_server.context import Auditor
 from auditor_server.loaded_models import ModelCache
+from auditor_server.mint_custody import MintCustody
+from auditor_server.registry import recover
 from auditor_server.settings import ServerSettings
+from auditor_server.trust_roots import register_trust_roots
+from auditor_server.witnesses import Witnesses
 
 API_PREFIX = "/v1"
 
@@ -28,20 +35,28 @@ def create_app(settings: ServerSettings) -> FastAPI:
     """Return the application that serves one auditor's home.
 
     Raises:
-        HomeError: there is no home, or it lacks a key that the server signs with.
+        HomeError: there is no home, or it lacks a key that the server signs with, or its registry
+            is damaged, or its list of witnesses can't be used.
 
     """
     auditor = Auditor.open(settings)
+    recover(auditor)
+    register_trust_roots(auditor)
+    witnesses = Witnesses.of(auditor)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        witnesses.start()
         yield
+        witnesses.stop()
         auditor.store.close()
 
     # FastAPI's own pages load their scripts from another site; /openapi.json stays.
     app = FastAPI(title="auditkit", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.auditor = auditor
+    app.state.witnesses = witnesses
     app.state.models = ModelCache(auditor.blobs, settings.models_in_memory)
+    app.state.custody = MintCustody(auditor, settings.held_mints_in_memory)
     problems.install(app)
     for module in (
         public,
@@ -49,10 +64,13 @@ def create_app(settings: ServerSettings) -> FastAPI:
         sessions,
         continuations,
         codes,
+        mint_custody,
         records,
         submissions,
         queries,
+        replays,
         reports,
+        registry,
     ):
         app.include_router(module.router, prefix=API_PREFIX)
     return app

@@ -7,8 +7,6 @@ import numpy as np
 from auditkit.evidence import dsse
 from auditkit.evidence.code_delivery import open_request, seal_codes
 from auditkit.evidence.derivation import Indices, derive_split
-from auditkit.evidence.errors import ThresholdError
-from auditkit.evidence.keys import PublicKey
 from auditkit.evidence.membership_codes import (
     Codes,
     CodeSecretError,
@@ -20,10 +18,10 @@ from auditor_server.context import Auditor
 from auditor_server.documents import parse, read_grant
 from auditor_server.errors import (
     CodeSecretLostError,
+    CodesHeldError,
     CodesNotUsedError,
     CodesRequestKeyError,
     CodesRequestMismatchError,
-    KeyNotInForceError,
 )
 from auditor_server.records import check_open
 from auditor_server.session_keys import SessionKeys
@@ -44,6 +42,7 @@ def deliver(auditor: Auditor, session: SessionRow, data: bytes) -> bytes:
         data: a CodesRequest in a DSSE envelope, signed by the session key.
 
     Raises:
+        CodesHeldError: T, and with it the codes, stay with the auditor.
         CodesNotUsedError: the session trains without codes.
         EnvelopeFormatError, PayloadTypeError, CodesRequestError: not such a request.
         CodesRequestKeyError: no key of this session has signed it.
@@ -55,6 +54,11 @@ def deliver(auditor: Auditor, session: SessionRow, data: bytes) -> bytes:
 
     """
     grant, _ = read_grant(session.grant)
+    if parse(SessionRequest, session.request).config.mint.custody == "auditor":
+        raise CodesHeldError(
+            f"the auditor holds the MINT Model of session {session.id}, and nobody else needs its "
+            "codes; train with mint.custody = 'developer' to be handed them"
+        )
     secret = committed_secret(auditor, session, grant)
     keys = SessionKeys.read(auditor.store, session, grant)
     request = _verified(dsse.Envelope.from_bytes(data), keys, session)
@@ -140,26 +144,11 @@ def open_code_book(auditor: Auditor, session: SessionRow) -> CodeBook:
 
 
 def _verified(envelope: dsse.Envelope, keys: SessionKeys, session: SessionRow) -> CodesRequest:
-    in_force = keys.in_force(session.size + 1)
-    try:
-        return open_request(envelope, PublicKey.from_hex(in_force))
-    except ThresholdError:
-        for earlier in keys.all:
-            if earlier != in_force and _has_signed(envelope, earlier):
-                raise KeyNotInForceError(
-                    f"expected a request for codes signed by session key {in_force}, found "
-                    "another container's signature; the session goes on in a fresh container, "
-                    "stop this one"
-                ) from None
+    size = session.size + 1
+    key = keys.signer(lambda public: open_request(envelope, public), size)
+    if key is None:
         raise CodesRequestKeyError(
-            f"expected a request for codes signed by session key {in_force}, found no signature "
-            "by it; only the process that trains may have the codes"
-        ) from None
-
-
-def _has_signed(envelope: dsse.Envelope, key: str) -> bool:
-    try:
-        open_request(envelope, PublicKey.from_hex(key))
-    except ThresholdError:
-        return False
-    return True
+            f"expected a request for codes signed by session key {keys.in_force(size)}, found no "
+            "signature by it; only the process that trains may have the codes"
+        )
+    return open_request(envelope, key)

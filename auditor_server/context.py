@@ -13,7 +13,10 @@ from auditor_server.home import Home, open_home
 from auditor_server.settings import ServerSettings
 from auditor_server.store import BlobStore, SessionRow, Store
 from auditor_server.tokens import Principal
-from schemas import TrustRoot
+from schemas import RoleName, TrustRoot
+
+# Without these the server could not take in a single session.
+NECESSARY_KEYS: tuple[RoleName, ...] = ("session", "cosigner", "verdict")
 
 
 def _utc_now() -> datetime:
@@ -28,9 +31,6 @@ class Auditor:
     home: Home
     store: Store
     blobs: BlobStore
-    session_key: SigningKey
-    cosigner_key: SigningKey
-    verdict_key: SigningKey
     now: Callable[[], datetime] = _utc_now
 
     @classmethod
@@ -43,6 +43,8 @@ class Auditor:
 
         """
         home = open_home(settings.home)
+        for role in NECESSARY_KEYS:
+            home.signing_key(role)
         store = home.open_store(settings.database_url)
         try:
             store.create_tables()
@@ -55,19 +57,38 @@ class Auditor:
             home=home,
             store=store,
             blobs=home.blobs,
-            session_key=home.signing_key("session"),
-            cosigner_key=home.signing_key("cosigner"),
-            verdict_key=home.signing_key("verdict"),
         )
 
     def trust_root(self) -> TrustRoot:
-        """Return the trust root as it is now.
+        """Return the version of the trust root that is in force now, read afresh.
 
         Raises:
             TrustRootError: it is damaged or expired.
 
         """
         return self.home.trust_root(self.now())
+
+    def signing_key(self, role: RoleName, time: datetime | None = None) -> SigningKey:
+        """Return the key that signs in a role, by the version of the trust root in force.
+
+        Args:
+            role: in which it acts.
+            time: that the signed document tells; None: now.
+
+        Raises:
+            HomeError: the trust root names no key for the role, or it is not kept here.
+            TrustRootError: no version is in force.
+
+        """
+        return self.home.signing_key(role, self.now() if time is None else time)
+
+    @property
+    def registry_key(self) -> SigningKey | None:
+        """The key that signs heads of the registry; None: the home is older than the registry."""
+        try:
+            return self.signing_key("registry")
+        except HomeError:
+            return None  # whoever needs a head is told; everything else goes on
 
     def cosigner_name(self, root: TrustRoot) -> str:
         """Return the name under which this auditor cosigns checkpoints."""

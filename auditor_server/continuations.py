@@ -187,4 +187,4 @@ def _sign(auditor: Auditor, continuation: SessionContinuation) -> bytes:
     identifier = f"{continuation.session_id}/{continuation.number}"
     subjects = statements.subject("continuation", identifier, continuation)
     payload = statements.make(statements.CONTINUATION_PREDICATE, continuation, subjects)
-    return dsse.sign(payload, [auditor.session_key]).to_bytes()
+    return dsse.sign(payload, [auditor.signing_key("session", continuation.granted_at)]).to_bytes()

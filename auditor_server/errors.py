@@ -24,6 +24,20 @@ class HomeNotFoundError(HomeError):
     """No complete home lies at this path."""
 
 
+class KeyFileError(HomeError):
+    """A private key's file is missing, does not open, or would be overwritten."""
+
+
+class LateVersionError(HomeError):
+    """A version of the trust root would have taken over already before it is put in its place."""
+
+
+class TrustRootNotFoundError(ServerError):
+    """The auditor's trust root has no such version."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
 class PortInUseError(ServerError):
     """The address can't be bound: another program listens there, or it is not ours."""
 
@@ -66,6 +80,10 @@ class OrderExistsError(ServerError):
     """Another order has this name already."""
 
     status = HTTPStatus.CONFLICT
+
+
+class WitnessNotConfiguredError(ServerError):
+    """The order demands witnesses that this server does not ask."""
 
 
 class SessionNotFoundError(ServerError):
@@ -158,6 +176,58 @@ class CodesRequestKeyError(ServerError):
     """No key of this session has signed the request for codes."""
 
     status = HTTPStatus.FORBIDDEN
+
+
+class CodesHeldError(ServerError):
+    """The codes of this session stay with the auditor, as the MINT Model that learns them does."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class CustodyNotUsedError(ServerError):
+    """The developer holds the MINT Model of this session, so there is nothing to exchange."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class ExchangeKeyError(ServerError):
+    """No key of this session has signed the exchange."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class ExchangeSessionError(ServerError):
+    """The exchange was signed for another session."""
+
+
+class ExchangeRepeatedError(ServerError):
+    """An exchange that took place already was asked for with other content."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class ExchangeOrderError(ServerError):
+    """The exchange is not the one that follows in this training."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class HeldStateLostError(ServerError):
+    """The MINT Model that is held here does not stand, and cannot be put, where it must."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class TapShapesError(ServerError):
+    """The activations have other shapes than the audited model gives."""
+
+
+class HeldExchangesError(ServerError):
+    """The log names other exchanges with the auditor's MINT Model than took place."""
+
+
+class HeldPartError(ServerError):
+    """A file was submitted that only the auditor has: T's weights, or the scores."""
 
 
 class OpeningsNumberError(ServerError):
@@ -258,6 +328,50 @@ class ScoresMismatchError(ServerError):
 
 class CalibrationScoresError(ServerError):
     """The scores file does not hold one score for each calibration sample of the grant."""
+
+
+class RegistryDamagedError(HomeError):
+    """The stored registry contradicts a head of it that was signed; nothing more may be signed."""
+
+
+class RegistryKeyMissingError(ServerError):
+    """The auditor's home has no key for the registry, so no head of it can be signed."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class RegistryRangeError(ServerError):
+    """An index or a size that the registry does not have."""
+
+
+class RegistryEntryNotFoundError(ServerError):
+    """The registry has no such entry."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class ReplayKeyMissingError(ServerError):
+    """The auditor's home has no key for replays, so neither draws nor results can be signed."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class TooManyDrawsError(ServerError):
+    """The session has had as many draws as its evidence bundle can hold."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class DrawNotFoundError(ServerError):
+    """The result is of a draw that the session does not have."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class DrawAnsweredError(ServerError):
+    """The draw has another result already; results stay for good."""
+
+    status = HTTPStatus.CONFLICT
 
 
 class CustomModelError(ServerError):

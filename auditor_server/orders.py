@@ -1,11 +1,12 @@
 """Taking in the auditor's signed orders."""
 
-from auditkit.evidence import dsse, statements, trust
+from auditkit.evidence import dsse, statements
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.image_signatures import check_image_key
 from auditor_server.context import Auditor
 from auditor_server.errors import OrderExistsError, OrderNotFoundError
 from auditor_server.store import OrderRow
+from auditor_server.witnesses import check_policy
 from schemas import AuditOrder
 from schemas.wire import OrderSummary
 
@@ -20,15 +21,24 @@ def add_order(auditor: Auditor, data: bytes) -> AuditOrder:
     Raises:
         EvidenceError: not an order, or not signed by the order role.
         ImageKeyError: it lists a key that can have signed no image.
+        WitnessPolicyError, WitnessNotConfiguredError: its witnesses can't be relied on, or are
+            not asked by this server.
         OrderExistsError: another order has the same name.
 
     """
     envelope = dsse.Envelope.from_bytes(data)
-    order = trust.verify_statement(
-        auditor.trust_root(), "order", envelope, statements.ORDER_PREDICATE, AuditOrder
+    order = auditor.home.history().verify_statement(
+        "order",
+        envelope,
+        statements.ORDER_PREDICATE,
+        AuditOrder,
+        dated=lambda order: order.issued_at,
+        known_by=auditor.now(),
     )
     for key in order.image_keys:
         check_image_key(key)
+    if order.witnesses is not None:
+        check_policy(auditor, order.witnesses)
     digest = sha256_hex(envelope.payload)
     stored = auditor.store.add_order(
         OrderRow(

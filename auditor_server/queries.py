@@ -204,4 +204,4 @@ def _check_opening(session: SessionRow, opening: SampleOpening, image: Pixels) -
 def _sign(auditor: Auditor, verdict: MembershipVerdict) -> dsse.Envelope:
     subjects = statements.subject("verdict", verdict.verdict_id, verdict)
     payload = statements.make(statements.VERDICT_PREDICATE, verdict, subjects)
-    return dsse.sign(payload, [auditor.verdict_key])
+    return dsse.sign(payload, [auditor.signing_key("verdict", verdict.issued_at)])

@@ -43,6 +43,7 @@ from schemas import (
     parse_record,
 )
 
+MILLISECONDS_PER_MINUTE = 60_000
 RESEND = "send exactly the flush again that was sent before, byte for byte"
 
 
@@ -309,11 +310,24 @@ def _check_times(
     earliest = int((grant.valid_from - skew).timestamp() * 1000)
     latest = int((now + skew).timestamp() * 1000)
     for record in records:
-        if not earliest <= record.time_ms <= latest:
+        if record.time_ms > latest:
+            ahead = _minutes(record.time_ms - now.timestamp() * 1000)
             raise RecordTimeError(
-                f"record {record.sequence} has time {record.time_ms} ms; expected one between "
-                f"{earliest} (the grant) and {latest} (now); set the agent's clock"
+                f"record {record.sequence} has time {record.time_ms} ms, expected at most {latest} "
+                f"ms: the agent's clock is {ahead} ahead of the auditor's; set the one that is "
+                "wrong"
             )
+        if record.time_ms < earliest:
+            behind = _minutes(grant.valid_from.timestamp() * 1000 - record.time_ms)
+            raise RecordTimeError(
+                f"record {record.sequence} has time {record.time_ms} ms, expected at least "
+                f"{earliest} ms: it lies {behind} before the session was granted, so the agent's "
+                f"clock is at least {behind} behind the auditor's; set the one that is wrong"
+            )
+
+
+def _minutes(milliseconds: float) -> str:
+    return f"{milliseconds / MILLISECONDS_PER_MINUTE:.1f} minutes"
 
 
 def _stored_segment(auditor: Auditor, session: SessionRow, flush: _Flush) -> SegmentRow:
@@ -353,13 +367,21 @@ def _stored_segment(auditor: Auditor, session: SessionRow, flush: _Flush) -> Seg
 
 def _cosign(auditor: Auditor, root: TrustRoot, segment: SegmentRow) -> str:
     """Cosign a stored segment; of two that try, both return what was stored first."""
-    now = auditor.now()
+    now = max(auditor.now(), _cosigned_before(auditor, segment))
     note = notes.cosign(
         notes.parse(segment.checkpoint.encode()),
         auditor.cosigner_name(root),
-        auditor.cosigner_key,
+        auditor.signing_key("cosigner", now),
         int(now.timestamp()),
     )
     return auditor.store.cosign_segment(
         segment.session_id, segment.first, note.to_bytes().decode(), now
     )
+
+
+def _cosigned_before(auditor: Auditor, segment: SegmentRow) -> datetime:
+    """Return the time of the cosignature before this one: times never run backwards in a log."""
+    if segment.first == 0:
+        return segment.received_at
+    before = auditor.store.segments(segment.session_id, segment.first - 1, segment.first)[-1]
+    return before.cosigned_at or segment.received_at

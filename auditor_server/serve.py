@@ -1,25 +1,19 @@
-"""Running the server in this process."""
+"""Running the auditor's server in this process."""
 
-import socket
 from collections.abc import Callable
 
 import torch
-import uvicorn
 
+from auditor_server import listening
 from auditor_server.app import create_app
 from auditor_server.errors import PortInUseError
 from auditor_server.settings import ServerSettings
 
 __all__ = ["PortInUseError", "serve"]
 
-# Time for answers under way when the server is asked to stop.
-SHUTDOWN_SECONDS = 10
-BACKLOG = 128
 # Requests run in parallel already; two threads of one small model on a busy machine wait for each
 # other far longer than one takes alone.
 MODEL_THREADS = 1
-# An agent that sends a flush every few seconds keeps its connection.
-KEEP_ALIVE_SECONDS = 60
 
 
 def serve(
@@ -39,34 +33,4 @@ def serve(
 
     """
     torch.set_num_threads(MODEL_THREADS)
-    app = create_app(settings)
-    listener = _listen(host, port)
-    try:
-        bound_port = int(listener.getsockname()[1])
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        )
-        # The socket accepts from here on: what comes before the loop runs waits in its backlog.
-        on_ready(host, bound_port)
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        listener.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise PortInUseError(
-            f"can't listen on {host} port {port}: {error.strerror}; choose another port, or stop "
-            "the program that uses it"
-        ) from error
-    return listener
+    listening.run(create_app(settings), host, port, on_ready)

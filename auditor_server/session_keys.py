@@ -1,11 +1,11 @@
 """Which key signs a session's checkpoints: the granted one, until the session is continued."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from auditkit.evidence import notes
 from auditkit.evidence.continuations import key_for_size
-from auditkit.evidence.errors import UnsignedNoteError
+from auditkit.evidence.errors import ThresholdError, UnsignedNoteError
 from auditkit.evidence.keys import PublicKey
 from auditor_server.errors import KeyNotInForceError, SessionExpiredError
 from auditor_server.store import ContinuationRow, SessionRow, Store
@@ -75,6 +75,32 @@ class SessionKeys:
                 ) from None
             raise
         return notes.Note(text, tuple(s for s in signatures if _made_by(key, s)))
+
+    def signer(self, verify: Callable[[PublicKey], object], size: int) -> PublicKey | None:
+        """Return the key in force for `size` if a document is signed by it; None: by no key.
+
+        Args:
+            verify: raises ThresholdError if the key that it is given has not signed.
+            size: that the log will have at least.
+
+        Raises:
+            KeyNotInForceError: another key of the session has signed it.
+
+        """
+        in_force = self.in_force(size)
+        for key in (in_force, *(other for other in self.all if other != in_force)):
+            public = PublicKey.from_hex(key)
+            try:
+                verify(public)
+            except ThresholdError:
+                continue
+            if key == in_force:
+                return public
+            raise KeyNotInForceError(
+                f"expected a request signed by session key {in_force}, found another container's "
+                "signature; the session goes on in a fresh container, stop this one"
+            )
+        return None
 
     def _verifier(self, key: str) -> notes.VerifierKey:
         return notes.VerifierKey.ed25519(self.grant.origin, PublicKey.from_hex(key))

@@ -181,4 +181,4 @@ def _grant(
 def _sign(auditor: Auditor, grant: SessionGrant) -> bytes:
     subjects = statements.subject("grant", grant.session_id, grant)
     payload = statements.make(statements.GRANT_PREDICATE, grant, subjects)
-    return dsse.sign(payload, [auditor.session_key]).to_bytes()
+    return dsse.sign(payload, [auditor.signing_key("session", grant.valid_from)]).to_bytes()

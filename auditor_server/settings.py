@@ -34,10 +34,16 @@ MOST_ORDER_BYTES = 1 * MEBIBYTE
 MOST_CONTINUATION_BYTES = MAX_REQUEST_BYTES
 # A key and a signature; the envelope around them is a few hundred bytes.
 MOST_CODES_REQUEST_BYTES = MEBIBYTE // 16
+# Activations of one step in half precision: 128 million numbers.
+MOST_EXCHANGE_BYTES = 256 * MEBIBYTE
+# A result tells of at most 4,000 segments, with less than 500 bytes for each.
+MOST_REPLAY_BYTES = 2 * MEBIBYTE
 # Clocks of two machines under NTP differ by far less; a record from further ahead is refused.
 MOST_CLOCK_SKEW_SECONDS = 300.0
 # Loaded models kept in memory for queries.
 MODELS_IN_MEMORY = 2
+# MINT Models of trainings under way; one that is not in memory is put back from what is kept.
+HELD_MINTS_IN_MEMORY = 8
 
 
 class ServerSettings(BaseModel):
@@ -60,5 +66,8 @@ class ServerSettings(BaseModel):
     most_order_bytes: int = Field(default=MOST_ORDER_BYTES, gt=0)
     most_continuation_bytes: int = Field(default=MOST_CONTINUATION_BYTES, gt=0)
     most_codes_request_bytes: int = Field(default=MOST_CODES_REQUEST_BYTES, gt=0)
+    most_exchange_bytes: int = Field(default=MOST_EXCHANGE_BYTES, gt=0)
+    most_replay_bytes: int = Field(default=MOST_REPLAY_BYTES, gt=0)
     most_clock_skew_seconds: float = Field(default=MOST_CLOCK_SKEW_SECONDS, ge=0)
     models_in_memory: int = Field(default=MODELS_IN_MEMORY, gt=0)
+    held_mints_in_memory: int = Field(default=HELD_MINTS_IN_MEMORY, gt=0)

@@ -18,6 +18,7 @@ from auditor_server.errors import (
     SessionNotSubmittedError,
     WeightsMismatchError,
 )
+from auditor_server.held_submissions import check_exchanges
 from auditor_server.records import split_lines
 from auditor_server.store import SessionRow, SubmissionRow
 from auditor_server.store.blobs import CHUNK_BYTES
@@ -49,15 +50,36 @@ def submit(
     _check_size(weights, limits.most_weights_bytes, "weights")
     read_header(weights, _size(weights))
     _check_digest(weights, seal.weights_digest, "weights", WeightsMismatchError)
-    _check_size(description, limits.most_description_bytes, "description")
-    parse(ModelDescription, description.read())
-    _check_digest(description, seal.description_digest, "description", DescriptionMismatchError)
+    _check_description(auditor, description, seal)
     _check_size(scores, limits.most_scores_bytes, "scores")
     _check_calibration(read_scores(scores.read()), session)
     _check_digest(scores, seal.scores_digest, "scores", ScoresMismatchError)
     for file in (weights, description, scores):
         file.seek(0)
         auditor.blobs.write(file)
+    return _add(auditor, session, seal)
+
+
+def submit_held(auditor: Auditor, session: SessionRow, description: BinaryIO) -> SubmissionRow:
+    """Store the submission of a session whose T is held here, and with it M+ and the scores.
+
+    Raises:
+        SessionNotSealedError: the log goes on.
+        BodyTooLargeError, InvalidDocumentError, DescriptionMismatchError: see `submit`.
+        HeldExchangesError: the log does not name what took place here.
+        CalibrationScoresError: the scores of C are missing.
+
+    """
+    seal = read_seal(auditor, session)
+    _check_description(auditor, description, seal)
+    check_exchanges(auditor, session, seal)
+    _check_calibration(read_scores(auditor.blobs.read(seal.scores_digest)), session)
+    description.seek(0)
+    auditor.blobs.write(description)
+    return _add(auditor, session, seal)
+
+
+def _add(auditor: Auditor, session: SessionRow, seal: SealRecord) -> SubmissionRow:
     return auditor.store.add_submission(
         SubmissionRow(
             session_id=session.id,
@@ -101,6 +123,12 @@ def find_submission(auditor: Auditor, session: SessionRow) -> SubmissionRow:
             f"no model was submitted for session {session.id}; run `auditkit submit`"
         )
     return submission
+
+
+def _check_description(auditor: Auditor, description: BinaryIO, seal: SealRecord) -> None:
+    _check_size(description, auditor.settings.most_description_bytes, "description")
+    parse(ModelDescription, description.read())
+    _check_digest(description, seal.description_digest, "description", DescriptionMismatchError)
 
 
 def _check_calibration(scores: Mapping[CohortName, CohortScores], session: SessionRow) -> None:

@@ -7,9 +7,25 @@ from schemas.container import (
     ImageSignature,
     InsideView,
 )
+from schemas.custody import (
+    MintEvaluation,
+    MintExchangeRequest,
+    MintFinal,
+    MintScoresAnswer,
+    MintStanding,
+    MintStepAnswer,
+    TapShapes,
+)
 from schemas.evaluation import CohortMetrics, CohortName, FlaggedRate, RateEstimate
 from schemas.image import ImageIdentity
-from schemas.order import AuditOrder, ExposurePolicy, OutagePolicy, SplitFractions, WeightRange
+from schemas.order import (
+    AuditOrder,
+    ExposurePolicy,
+    OutagePolicy,
+    SplitFractions,
+    WeightRange,
+    WitnessPolicy,
+)
 from schemas.records import (
     AnyRecord,
     CalibrationRecord,
@@ -23,6 +39,25 @@ from schemas.records import (
     StateRecord,
     StepRecord,
     parse_record,
+)
+from schemas.registry import (
+    ConsistencyProof,
+    InclusionProof,
+    RegisteredEntry,
+    RegistryEntries,
+    RegistryEntry,
+    RegistryExcerpt,
+    SubmissionDigests,
+)
+from schemas.replay import (
+    DetectionProbability,
+    DrawRequest,
+    EscapeProbability,
+    PartResult,
+    ReplayDraw,
+    ReplayResult,
+    ReplaySegment,
+    SegmentResult,
 )
 from schemas.session import (
     AppendReceipt,
@@ -46,9 +81,15 @@ from schemas.training import (
     TapConfig,
     TrainingConfig,
 )
-from schemas.trust import Role, RoleName, TrustRoot
+from schemas.trust import RevokedKey, Role, RoleName, TrustRoot
 from schemas.verdict import MembershipVerdict
-from schemas.verification import AssuranceLevel, Finding, VerificationReport
+from schemas.verification import (
+    AssuranceLevel,
+    CheckOutcome,
+    Finding,
+    VerificationReport,
+    VerificationSummary,
+)
 
 __all__ = [
     "AnyRecord",
@@ -58,15 +99,20 @@ __all__ = [
     "Attestation",
     "AuditOrder",
     "CalibrationRecord",
+    "CheckOutcome",
     "CodesRequest",
     "CohortMetrics",
     "CohortName",
+    "ConsistencyProof",
     "ContainerDescription",
     "ContainerMount",
     "ContainerRun",
     "ContinuationRecord",
     "ContinuationRequest",
+    "DetectionProbability",
+    "DrawRequest",
     "Environment",
+    "EscapeProbability",
     "EvaluationRecord",
     "ExposurePolicy",
     "Finding",
@@ -74,23 +120,40 @@ __all__ = [
     "GrantRecord",
     "ImageIdentity",
     "ImageSignature",
+    "InclusionProof",
     "InsideView",
     "MembershipVerdict",
     "MintConfig",
+    "MintEvaluation",
+    "MintExchangeRequest",
+    "MintFinal",
+    "MintScoresAnswer",
+    "MintStanding",
+    "MintStepAnswer",
     "ModelConfig",
     "ModelDescription",
     "Normalisation",
     "OptimiserConfig",
     "OutagePolicy",
+    "PartResult",
     "RateEstimate",
     "ReceiptRecord",
     "Record",
+    "RegisteredEntry",
+    "RegistryEntries",
+    "RegistryEntry",
+    "RegistryExcerpt",
+    "ReplayDraw",
+    "ReplayResult",
+    "ReplaySegment",
     "ResumeRecord",
+    "RevokedKey",
     "Role",
     "RoleName",
     "SampleCommitment",
     "SampleOpening",
     "SealRecord",
+    "SegmentResult",
     "SessionContinuation",
     "SessionGrant",
     "SessionRequest",
@@ -98,10 +161,14 @@ __all__ = [
     "SplitSizes",
     "StateRecord",
     "StepRecord",
+    "SubmissionDigests",
     "TapConfig",
+    "TapShapes",
     "TrainingConfig",
     "TrustRoot",
     "VerificationReport",
+    "VerificationSummary",
     "WeightRange",
+    "WitnessPolicy",
     "parse_record",
 ]

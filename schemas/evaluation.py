@@ -11,6 +11,9 @@ CohortName = Literal["told", "silent", "told_only", "external", "calibration", "
 PROVABLE_RATES = (1e-3, 1e-6, 1e-9)
 """False-positive rates at which own codes are reported; the thresholds need no samples."""
 
+INTERIM_SAMPLES = 500
+"""Per cohort in evaluations during the training; the last one takes all."""
+
 
 class RateEstimate(Schema):
     """A proportion with its exact two-sided 95 % (Clopper-Pearson) interval."""

@@ -5,10 +5,27 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, model_validator
 
 from schemas.base import Count, FiniteFloat, Fraction, Name, Rate, Schema, Sha256
-from schemas.training import AugmentationName, EvidenceName, HeadName, TapSetup, TaskLossName
+from schemas.training import (
+    AugmentationName,
+    CustodyName,
+    EvidenceName,
+    HeadName,
+    TapSetup,
+    TaskLossName,
+)
 
 ImageKey = Annotated[str, Field(max_length=10_000, description="public key in PEM")]
 OutagePolicy = Literal["continue-late", "pause", "stop"]
+WitnessKey = Annotated[
+    str,
+    Field(
+        pattern=r"^[^+\s]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*$",
+        max_length=2_000,
+        description="C2SP verifier key of type 0x04, as `auditkit witness show` prints it",
+    ),
+]
+# A checkpoint has room for 100 signatures, two of them the session's and the auditor's.
+MOST_WITNESSES = 32
 
 
 class SplitFractions(Schema):
@@ -46,6 +63,23 @@ class ExposurePolicy(Schema):
     )
 
 
+class WitnessPolicy(Schema):
+    """Independent parties who must have seen the same log: N of M (C2SP tlog-witness)."""
+
+    keys: tuple[WitnessKey, ...] = Field(
+        min_length=1, max_length=MOST_WITNESSES, description="M witnesses, one key each"
+    )
+    threshold: Annotated[int, Field(ge=1)] = Field(
+        description="N: more than half of M, or two different logs could both have enough"
+    )
+
+    @model_validator(mode="after")
+    def _threshold_can_be_met(self) -> "WitnessPolicy":
+        if self.threshold > len(self.keys):
+            raise ValueError("the threshold is larger than the number of witnesses")
+        return self
+
+
 class AuditOrder(Schema):
     """The auditor's order: who may train what, how, until when. Signed by the `order` role."""
 
@@ -63,6 +97,9 @@ class AuditOrder(Schema):
     heads: tuple[HeadName, ...] = ("convolutional", "fully_connected", "strided")
     evidence_kinds: tuple[EvidenceName, ...] = Field(
         default=("membership", "codes"), description="what T may learn"
+    )
+    custodies: tuple[CustodyName, ...] = Field(
+        default=("developer", "auditor"), description="who may hold T during the training"
     )
     least_code_length: Annotated[int, Field(ge=1)] = Field(
         default=128, description="shortest code; no provable p-value is below exp(-length / 2)"
@@ -93,6 +130,9 @@ class AuditOrder(Schema):
         default=20, description="sessions granted; each has a nonce, and none is to be chosen"
     )
     false_positive_rate: Rate = Field(default=0.01, description="default rate of verdicts")
+    witnesses: WitnessPolicy | None = Field(
+        default=None, description="who must have cosigned the final checkpoint; None: nobody"
+    )
 
     @model_validator(mode="after")
     def _ends_after_it_begins(self) -> "AuditOrder":

@@ -1,14 +1,25 @@
 """Leaves of a session's log. One record is one line of RFC 8785 JSON."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 
 from schemas.base import Count, FiniteFloat, Fraction, Milliseconds, Schema, Sha256
 from schemas.evaluation import CohortMetrics
 from schemas.session import Environment
 
 ExecutionMode = Literal["process", "container"]
+
+
+def _known(fields: dict[str, Any], *optional: str) -> dict[str, Any]:
+    """Leave out optional fields that are not known.
+
+    Logs written before these fields existed keep their one form, and keep verifying.
+    """
+    for name in optional:
+        if fields.get(name) is None:
+            fields.pop(name, None)
+    return fields
 
 
 class Record(Schema):
@@ -45,6 +56,17 @@ class StepRecord(Record):
     learning_rate: FiniteFloat
     task_weight: FiniteFloat
     mint_weight: FiniteFloat
+    activations: Sha256 | None = Field(
+        default=None,
+        description="SHA-256 of the activations sent to T; absent where the developer held T",
+    )
+    gradient: Sha256 | None = Field(
+        default=None, description="SHA-256 of the gradients that T's holder sent back; likewise"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_exchanges(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _known(serialise(self), "activations", "gradient")
 
 
 class ReceiptRecord(Record):
@@ -62,6 +84,23 @@ class StateRecord(Record):
     step: Count
     state_digest: Sha256 = Field(description="SHA-256 of the state file")
     weights_digest: Sha256 = Field(description="SHA-256 of the safetensors weights of M+")
+    moved: Annotated[FiniteFloat, Field(ge=0.0)] | None = Field(
+        default=None,
+        description="L2 distance of all parameters of M+ from the state before; absent, not null, "
+        "in the initial state",
+    )
+    mint_state_digest: Sha256 | None = Field(
+        default=None,
+        description="SHA-256 of T's state where the auditor holds it, as the server has said; "
+        "state and weights above are then M's alone",
+    )
+    mint_weights_digest: Sha256 | None = Field(
+        default=None, description="SHA-256 of T's safetensors weights; likewise"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _known(serialise(self), "moved", "mint_state_digest", "mint_weights_digest")
 
 
 class ResumeRecord(Record):
@@ -106,6 +145,16 @@ class SealRecord(Record):
     weights_digest: Sha256
     description_digest: Sha256
     scores_digest: Sha256
+    audited_weights_digest: Sha256 | None = Field(
+        default=None,
+        description="SHA-256 of the safetensors weights of M alone; absent where the developer "
+        "held T",
+    )
+    mint_weights_digest: Sha256 | None = Field(default=None, description="of T alone; likewise")
+
+    @model_serializer(mode="wrap")
+    def _without_parts(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _known(serialise(self), "audited_weights_digest", "mint_weights_digest")
 
 
 AnyRecord = Annotated[

@@ -36,7 +36,7 @@ class Environment(Schema):
 
 
 class Attestation(Schema):
-    """A hardware quote. Reserved: no verifier accepts one yet, so it never raises a level."""
+    """A hardware quote. It counts only for whoever has a verifier of its kind, and believes it."""
 
     kind: Name
     evidence: str = Field(max_length=1_000_000, description="base64")

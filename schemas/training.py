@@ -22,6 +22,8 @@ TapSetup = Literal["entry", "middle", "output", "named"]
 HeadName = Literal["convolutional", "fully_connected", "strided"]
 AugmentationName = Literal["none", "flip_shift", "shift", "robust"]
 EvidenceName = Literal["membership", "codes"]
+CustodyName = Literal["developer", "auditor"]
+WirePrecision = Literal["float16", "float32"]
 TaskLossName = Literal["softmax", "arcface", "cosface", "adaface"]
 
 
@@ -91,6 +93,21 @@ class MintConfig(Schema):
         default=False,
         description="T keeps the nonce's initial weights, so that all evidence sits in M",
     )
+    custody: CustodyName = Field(
+        default="developer",
+        description="who holds T and the codes during the training: the process that trains M, or "
+        "the auditor's server, which hands out gradients only",
+    )
+    wire_precision: WirePrecision = Field(
+        default="float16",
+        description="of activations and gradients on their way, where the auditor holds T",
+    )
+
+    @model_validator(mode="after")
+    def _is_trained_where_the_auditor_holds_it(self) -> "MintConfig":
+        if self.custody == "auditor" and self.mint_weight == 0.0:
+            raise ValueError("with custody = 'auditor', mint_weight must be above 0")
+        return self
 
     @property
     def outputs(self) -> int:

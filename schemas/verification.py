@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from schemas.base import Name, Schema
+from schemas.base import Count, Name, Schema, Sha256
+from schemas.replay import DetectionProbability
 
 FindingOutcome = Literal["passed", "warning", "failed", "not_checked"]
 
@@ -28,7 +29,7 @@ class AssuranceLevel(IntEnum):
             2: "complete log, and closed containers of an allowed image, "
             "as engine and agent report",
             3: "complete log, verified image, and replay passed",
-            4: "as L3, on hardware held by someone other than the developer, or attested",
+            4: "as L3, and the hardware attested to this very run",
         }[self.value]
 
 
@@ -50,8 +51,45 @@ class VerificationReport(Schema):
     verified_at: AwareDatetime
     findings: tuple[Finding, ...]
     level: AssuranceLevel
+    detection: DetectionProbability | None = Field(
+        default=None, description="of the replay; None: no replay holds"
+    )
+
+    @property
+    def assurance(self) -> str:
+        """The level in words, and what a replay could have missed, if the level rests on one."""
+        level = f"{self.level.name}: {self.level.meaning}"
+        if self.level < AssuranceLevel.L3 or self.detection is None:
+            return level
+        return f"{level}. {self.detection.summary}"
 
     @property
     def passed(self) -> bool:
         """True when no check failed."""
         return all(finding.outcome != "failed" for finding in self.findings)
+
+
+class CheckOutcome(Schema):
+    """Outcome of one check, without what was found."""
+
+    check: Name
+    outcome: FindingOutcome
+
+
+class VerificationSummary(Schema):
+    """What the auditor found when it verified a submission, signed and registered at once.
+
+    Signed by the `verdict` role as an in-toto statement. It fixes what the auditor said on that
+    day; whoever has the bundle can run the checks again.
+    """
+
+    schema_version: Literal[1] = 1
+    session_id: Name
+    verified_at: AwareDatetime
+    level: AssuranceLevel
+    outcomes: tuple[CheckOutcome, ...]
+    log_size: Count = Field(description="records of the sealed log")
+    log_root: Sha256 = Field(description="its Merkle root")
+    weights_digest: Sha256
+    description_digest: Sha256
+    scores_digest: Sha256

@@ -1,23 +1,24 @@
 """How a session goes on in a fresh container, under a session key that is new with it."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from pydantic import ValidationError
 
-from auditkit.evidence import bundle, dsse, statements, trust
+from auditkit.evidence import bundle, dsse, statements
 from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.errors import EvidenceError
 from auditkit.evidence.keys import PublicKey
+from auditkit.evidence.trust_history import TrustHistory
 from schemas import (
     ContainerRun,
     ContinuationRequest,
     SessionContinuation,
     SessionGrant,
     SessionRequest,
-    TrustRoot,
 )
 
 
@@ -127,23 +128,29 @@ def check_fresh_container(container: ContainerRun, earlier: Collection[str]) -> 
 
 
 def check_continuations(
-    trust_root: TrustRoot,
+    history: TrustHistory,
     session: SessionRequest,
     grant: SessionGrant,
     grant_digest: str,
     continuations: Sequence[OpenContinuation],
+    *,
+    logged_by: Callable[[int], datetime | None],
 ) -> None:
     """Check that the auditor certified each key, for this session, and in this order.
 
     Args:
-        trust_root: names the keys of the `session` role and the revoked session keys.
+        history: names the keys of the `session` role of each time and the revoked session keys.
         session: the request that the session began with.
         grant: the auditor's answer to it.
         grant_digest: SHA-256 of the grant's payload.
         continuations: all continuations of the session, in their order.
+        logged_by: tells by when the log is known to have had more than a number of records.
 
     Raises:
-        ThresholdError, PayloadTypeError: too few keys of the `session` role have signed.
+        ThresholdError, RevokedKeyError: too few keys of the `session` role have signed that spoke
+            for it at the time.
+        TrustRootError, PayloadTypeError: no version of the trust root was in force at the time; not
+            a statement.
         ContinuationBindingError, ContinuationOrderError, ContinuationKeyError,
             ContainerReusedError: see there.
         KeyFormatError, WeakKeyError: a key that must not be trusted.
@@ -153,12 +160,13 @@ def check_continuations(
     size, time = 0, grant.valid_from
     for number, found in enumerate(continuations, start=1):
         answer = found.answer
-        trust.verify_statement(
-            trust_root,
+        history.verify_statement(
             "session",
             found.envelope,
             statements.CONTINUATION_PREDICATE,
             SessionContinuation,
+            dated=lambda continuation: continuation.granted_at,
+            known_by=logged_by(answer.log_size),
         )
         _check_binding(session, grant, grant_digest, found)
         if answer.number != number:
@@ -176,7 +184,7 @@ def check_continuations(
                 f"continuation {number} was granted at {answer.granted_at.isoformat()}, expected "
                 f"was a time from {time.isoformat()} to {grant.valid_until.isoformat()}"
             )
-        _check_key(trust_root, found, used)
+        _check_key(history, found, used)
         check_fresh_container(found.request.container, containers)
         used.add(answer.session_key)
         containers.add(found.request.container.description.container_id)
@@ -206,13 +214,13 @@ def _check_binding(
             )
 
 
-def _check_key(trust_root: TrustRoot, found: OpenContinuation, used: set[str]) -> None:
+def _check_key(history: TrustHistory, found: OpenContinuation, used: set[str]) -> None:
     number, key = found.answer.number, found.answer.session_key
     if key != found.request.session_key:
         raise ContinuationKeyError(
             f"continuation {number} certifies another session key than was requested"
         )
-    if key in trust_root.revoked_session_keys:
+    if key in history.revoked_session_keys:
         raise ContinuationKeyError(
             f"the auditor has revoked session key {key} of continuation {number}; what it signed "
             "is void"

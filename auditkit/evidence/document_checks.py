@@ -1,17 +1,18 @@
 """Checks of what was signed before training: order, request, grant, keys, samples, checkpoints."""
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
 from pydantic import ValidationError
 
-from auditkit.evidence import containment, continuations, dsse, merkle, notes, statements, trust
+from auditkit.evidence import containment, continuations, dsse, merkle, notes, statements
 from auditkit.evidence.bundle import Bundle
 from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.derivation import LEAF_BYTES
-from auditkit.evidence.errors import EnvelopeFormatError, EvidenceError
+from auditkit.evidence.errors import EnvelopeFormatError, EvidenceError, TrustRootError
 from auditkit.evidence.findings import Result, Skipped
 from auditkit.evidence.keys import PublicKey
 from auditkit.evidence.membership_codes import check_committed, check_secret
@@ -22,12 +23,16 @@ from auditkit.evidence.policy import (
     check_session_number,
     split_sizes,
 )
+from auditkit.evidence.trust_history import COSIGNER_SUFFIX, TrustHistory
 from schemas import AuditOrder, SampleCommitment, SessionGrant, SessionRequest, TrustRoot
+from schemas.registry import RegistryExcerpt
+
+__all__ = ["COSIGNER_SUFFIX", "DOCUMENT_CHECKS", "Documents", "open_documents", "open_envelope"]
 
 SECONDS_PER_HOUR = 3600
 BYTES_PER_GIB = 2**30
+LAST_SECOND = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 TIME_GRAIN_SECONDS = 1e-6  # times are told to the microsecond, and rounded to it
-COSIGNER_SUFFIX = "/cosigner"  # name of the auditor's cosignature key: `<origin><suffix>`
 
 
 class DocumentError(EvidenceError):
@@ -62,7 +67,8 @@ class CosignatureThresholdError(EvidenceError):
 class Documents:
     """Order, request, grant and continuations as they can be read, before any is believed."""
 
-    trust_root: TrustRoot
+    trusted: TrustHistory
+    """The versions of the trust root that the verifier brought along."""
     bundle: Bundle
     order: AuditOrder
     order_envelope: dsse.Envelope
@@ -72,6 +78,16 @@ class Documents:
     continuations: tuple[continuations.OpenContinuation, ...]
     code_secret: bytes | None = None
     """Of the membership codes, from whoever has it: the auditor, or those it was disclosed to."""
+
+    @cached_property
+    def history(self) -> TrustHistory:
+        """The trusted versions of the trust root, with those in the bundle if they follow."""
+        return known_history(self.trusted, self.bundle)
+
+    @property
+    def trust_root(self) -> TrustRoot:
+        """The newest version of the trust root."""
+        return self.history.current
 
     @property
     def order_digest(self) -> str:
@@ -84,17 +100,67 @@ class Documents:
         return sha256_hex(self.grant_envelope.payload)
 
     @cached_property
-    def cosignature_times(self) -> list[int]:
+    def cosignature_times(self) -> Sequence[int]:
         """When the auditor cosigned each checkpoint, in Unix seconds; verified once.
 
         Raises:
             EvidenceError: a cosignature is missing or bad.
         """
-        return _cosignature_times(self.bundle, self.trust_root)
+        times = (cosignature_time(self.history, note) for note in self.bundle.checkpoints)
+        return array("q", times)
+
+    def logged_by(self, size: int = 0) -> datetime | None:
+        """By when a cosignature shows that the log had more than `size` records.
+
+        What these records name existed by then. None if no cosignature shows it.
+        """
+        try:
+            return next(
+                _as_datetime(time)
+                for note, time in zip(self.bundle.checkpoints, self.cosignature_times, strict=True)
+                if notes.parse_checkpoint(notes.parse(note).text).size > size
+            )
+        except (EvidenceError, StopIteration):
+            return None
+
+    def registered_by(self, envelope: dsse.Envelope) -> datetime | None:
+        """By when an entry of the registry shows that a signed document existed, if one does.
+
+        Whether the entry itself holds is for the checks of the registry to say.
+        """
+        return self._registered.get(sha256_hex(envelope.payload))
+
+    @cached_property
+    def _registered(self) -> dict[str, datetime]:
+        return registration_times(self.bundle)
+
+
+def known_history(trusted: TrustHistory, bundle: Bundle) -> TrustHistory:
+    """Return the trusted versions of the trust root, with those in the bundle if they follow."""
+    try:
+        return trusted.joined(bundle.trust_roots)
+    except TrustRootError:
+        return trusted  # `trust-root` says so
+
+
+def registration_times(bundle: Bundle) -> dict[str, datetime]:
+    """Return by when the registry had each document, by the digest of its payload.
+
+    Whether the entries hold is for the checks of the registry to say.
+    """
+    if bundle.registry is None:
+        return {}
+    try:
+        return {
+            found.entry.digest: _as_datetime(found.entry.time_ms // 1000)
+            for found in RegistryExcerpt.from_bytes(bundle.registry).entries
+        }
+    except ValidationError:
+        return {}
 
 
 def open_documents(
-    bundle: Bundle, trust_root: TrustRoot, code_secret: bytes | None = None
+    bundle: Bundle, trusted: TrustRoot | TrustHistory, code_secret: bytes | None = None
 ) -> Documents:
     """Read order, request, grant and continuations.
 
@@ -108,7 +174,7 @@ def open_documents(
         if to_bytes(request) != bundle.request:
             raise DocumentError("the request is not in RFC 8785 form; keep its exact bytes")
         return Documents(
-            trust_root=trust_root,
+            trusted=TrustHistory.of(trusted),
             bundle=bundle,
             order=statements.parse(order_envelope.payload, statements.ORDER_PREDICATE, AuditOrder),
             order_envelope=order_envelope,
@@ -141,16 +207,30 @@ def open_envelope(data: bytes) -> dsse.Envelope:
     return envelope
 
 
+def trust_root_followed(documents: Documents) -> Result:
+    """The versions of the trust root in the bundle follow from a trusted one, or lead to it."""
+    versions = documents.trusted.joined(documents.bundle.trust_roots).versions
+    first, last = versions[0].root, versions[-1]
+    numbers = str(first.version)
+    if len(versions) > 1:
+        numbers += f" to {last.root.version}"
+    return (
+        f"{'version' if len(versions) == 1 else 'versions'} {numbers} of {last.root.auditor}; "
+        f"the newest is {last.digest[:16]}…"
+    )
+
+
 def order_signed(documents: Documents) -> Result:
-    """The order carries enough signatures of the order role."""
-    trust.verify_statement(
-        documents.trust_root,
+    """The order carries enough signatures of the order role of its time."""
+    documents.history.verify_statement(
         "order",
         documents.order_envelope,
         statements.ORDER_PREDICATE,
         AuditOrder,
+        dated=lambda order: order.issued_at,
+        known_by=documents.logged_by(),
     )
-    return f"order {documents.order.order_id}, signed by {documents.trust_root.auditor}"
+    return f"order {documents.order.order_id}, signed by {documents.history.auditor}"
 
 
 def order_in_force(documents: Documents) -> Result:
@@ -179,20 +259,21 @@ def request_within_policy(documents: Documents) -> Result:
 
 def grant_signed(documents: Documents) -> Result:
     """The grant, and with it the session key's certificate, is the auditor's."""
-    trust.verify_statement(
-        documents.trust_root,
+    documents.history.verify_statement(
         "session",
         documents.grant_envelope,
         statements.GRANT_PREDICATE,
         SessionGrant,
+        dated=lambda grant: grant.valid_from,
+        known_by=documents.logged_by(),
     )
-    return f"session {documents.grant.session_id}, signed by {documents.trust_root.auditor}"
+    return f"session {documents.grant.session_id}, signed by {documents.history.auditor}"
 
 
 def grant_matches(documents: Documents) -> Result:
     """The grant names the digests of this request and of this order, and a log of this auditor."""
     grant, order_digest = documents.grant, documents.order_digest
-    origin = f"{documents.trust_root.origin}/sessions/{grant.session_id}"
+    origin = f"{documents.history.origin}/sessions/{grant.session_id}"
     for what, expected, found in (
         ("digest of the request", sha256_hex(documents.bundle.request), grant.request_digest),
         ("digest of the order", order_digest, grant.order_digest),
@@ -221,7 +302,7 @@ def session_key(documents: Documents) -> Result:
     order, grant = documents.order, documents.grant
     if documents.request.session_key != grant.session_key:
         raise SessionKeyError("the grant certifies another key than was requested")
-    if grant.session_key in documents.trust_root.revoked_session_keys:
+    if grant.session_key in documents.history.revoked_session_keys:
         raise SessionKeyError(
             f"the auditor has revoked session key {grant.session_key}; what it signed is void"
         )
@@ -249,8 +330,10 @@ def _check_leaves(what: str, leaves: bytes, commitment: SampleCommitment) -> Non
             f"the manifest of the {what} has {len(leaves) / LEAF_BYTES:g} leaves, committed were "
             f"{commitment.size}"
         )
-    table = [leaves[start : start + LEAF_BYTES] for start in range(0, len(leaves), LEAF_BYTES)]
-    if merkle.root(table).hex() != commitment.root:
+    tree = merkle.Frontier()
+    for start in range(0, len(leaves), LEAF_BYTES):
+        tree.append(merkle.leaf_hash(leaves[start : start + LEAF_BYTES]))
+    if tree.root().hex() != commitment.root:
         raise SampleCommitmentError(
             f"the manifest of the {what} does not hash to the root {commitment.root} that was "
             "fixed before the nonce: samples were exchanged"
@@ -289,11 +372,12 @@ def image_verified(documents: Documents) -> Result:
 def continuations_certified(documents: Documents) -> Result:
     """Each fresh container asked for this session, and the auditor certified its new key."""
     continuations.check_continuations(
-        documents.trust_root,
+        documents.history,
         documents.request,
         documents.grant,
         documents.grant_digest,
         documents.continuations,
+        logged_by=documents.logged_by,
     )
     count = len(documents.continuations)
     if not count:
@@ -326,13 +410,15 @@ def checkpoints_cosigned(documents: Documents) -> Result:
 
 
 def _as_text(time: int) -> str:
-    # A cosignature may carry any 63-bit time; `times-possible` judges it.
-    if time >= datetime.max.replace(tzinfo=UTC).timestamp():
-        return f"second {time}"
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
+    return f"{_as_datetime(time):%Y-%m-%d %H:%M:%S}"
 
 
-def _checkpoints(documents: Documents) -> tuple[bytes, ...]:
+def _as_datetime(seconds: int) -> datetime:
+    # A cosignature may carry any 63-bit time; the calendar ends earlier.
+    return datetime.fromtimestamp(min(seconds, LAST_SECOND), UTC)
+
+
+def _checkpoints(documents: Documents) -> Collection[bytes]:
     if not documents.bundle.checkpoints:
         raise CheckpointMissingError(
             "the log has no checkpoint: nothing of it ever reached the auditor; run `auditkit sync`"
@@ -340,26 +426,29 @@ def _checkpoints(documents: Documents) -> tuple[bytes, ...]:
     return documents.bundle.checkpoints
 
 
-def _cosignature_times(bundle: Bundle, root: TrustRoot) -> list[int]:
-    keys = [
-        notes.VerifierKey.cosignature(root.origin + COSIGNER_SUFFIX, key)
-        for key in trust.role_keys(root, "cosigner").values()
-    ]
-    threshold = root.roles["cosigner"].threshold
-    earliest = []
-    for note in bundle.checkpoints:
-        times = [
-            signature.timestamp
-            for signature in notes.verify(note, keys).signatures
-            if signature.timestamp is not None
-        ]
-        if len(times) < threshold:
-            raise CosignatureThresholdError(
-                f"a checkpoint carries {len(times)} cosignatures of the auditor, the trust root "
-                f"demands {threshold}"
-            )
-        earliest.append(min(times))
-    return earliest
+def cosignature_time(history: TrustHistory, note: bytes) -> int:
+    """Return when the auditor cosigned a checkpoint, in Unix seconds; the earliest time counts.
+
+    Each cosignature is judged by the version of the trust root that was in force at its time.
+
+    Raises:
+        EvidenceError: the note has no cosignature of the auditor, or a bad one.
+        CosignatureThresholdError: too few of the keys that were in force have cosigned it.
+    """
+    times = {
+        signature.key.public_key: signature.timestamp
+        for signature in notes.verify(note, history.cosigner_keys()).signatures
+        if signature.timestamp is not None
+    }
+    counted, threshold = history.counted(
+        "cosigner", {key: _as_datetime(time) for key, time in times.items()}
+    )
+    if len(counted) < threshold:
+        raise CosignatureThresholdError(
+            f"a checkpoint carries {len(counted)} cosignatures by keys that spoke for the auditor "
+            f"when they were made, the trust root demands {threshold}"
+        )
+    return min(times[key] for key in counted)
 
 
 @dataclass(frozen=True)
@@ -372,6 +461,11 @@ class DocumentCheck:
 
 
 DOCUMENT_CHECKS = (
+    DocumentCheck(
+        "trust-root",
+        "Every version of the trust root follows from the one that is trusted",
+        trust_root_followed,
+    ),
     DocumentCheck("order-signed", "The auditor signed the order", order_signed),
     DocumentCheck("order-in-force", "The order was in force for the whole session", order_in_force),
     DocumentCheck(

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
 
 from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.derivation import initialisation_seed
@@ -19,6 +20,8 @@ InitialWeights = Callable[[SessionRequest, int], str]
 """Rebuilds M+ from a request and a seed; returns the SHA-256 of its weights file, or raises
 ValueError when there is no such model."""
 
+# Names of M's and of T's tensors in the weights of M+.
+AUDITED_PREFIX, MINT_PREFIX = "audited.", "mint."
 CALIBRATION_TENSOR = "score/calibration"
 
 NOT_SEALED = "the log has no seal"
@@ -74,6 +77,8 @@ def sealed_weights(documents: Documents, seal: SealRecord | None) -> Result:
             raise SealedWeightsError(
                 f"the submitted {what} hash to {sha256_hex(data)}, sealed was {expected}"
             )
+    if documents.request.config.mint.custody == "auditor":
+        _check_parts(bundle.weights, seal)
     description = _parse_description(bundle.description)
     config = documents.request.config
     for what, found, wanted in (
@@ -107,6 +112,24 @@ def calibration_scores(documents: Documents, seal: SealRecord | None) -> Result:
             f"{found} calibration scores, the grant's C has {documents.grant.split.calibration}"
         )
     return f"{found} scores of C as committed"
+
+
+def _check_parts(weights: bytes, seal: SealRecord) -> None:
+    """Check that M+ was put together from the M and the T that the seal names."""
+    try:
+        tensors = load_safetensors(weights)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise SealedWeightsError(f"the weights file cannot be read: {error}") from error
+    for what, prefix, expected in (
+        ("M", AUDITED_PREFIX, seal.audited_weights_digest),
+        ("T", MINT_PREFIX, seal.mint_weights_digest),
+    ):
+        part = {name: value for name, value in tensors.items() if name.startswith(prefix)}
+        found = sha256_hex(save_safetensors(part))
+        if found != expected:
+            raise SealedWeightsError(
+                f"the weights of {what} in M+ hash to {found}, the seal names {expected}"
+            )
 
 
 def _parse_description(data: bytes) -> ModelDescription:

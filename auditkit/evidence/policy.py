@@ -1,5 +1,6 @@
 """Does a request fit its order? One rule, one error; the server and every verifier run this."""
 
+import math
 from collections.abc import Callable
 from datetime import datetime
 
@@ -58,6 +59,14 @@ class HeadNotAllowedError(PolicyError):
 
 class EvidenceNotAllowedError(PolicyError):
     """What T is to learn, membership or codes, is not on the order's list."""
+
+
+class CustodyNotAllowedError(PolicyError):
+    """Who is to hold T during the training is not on the order's list."""
+
+
+class CustodyOutageError(PolicyError):
+    """The auditor is to hold T, and the order lets a training go on without the auditor."""
 
 
 class CodeLengthError(PolicyError):
@@ -242,6 +251,21 @@ def _check_evidence(order: AuditOrder, request: SessionRequest) -> None:
         )
 
 
+def _check_custody(order: AuditOrder, request: SessionRequest) -> None:
+    custody = request.config.mint.custody
+    if custody not in order.custodies:
+        raise CustodyNotAllowedError(
+            f"mint.custody {custody!r} is not allowed; order {order.order_id} allows "
+            f"{', '.join(order.custodies)}"
+        )
+    if custody == "auditor" and order.outage_policy == "continue-late":
+        raise CustodyOutageError(
+            "with mint.custody = 'auditor' no step can be done without the auditor's server; order "
+            f"{order.order_id} has the outage policy 'continue-late', ask for one with 'pause' or "
+            "'stop'"
+        )
+
+
 def _check_augmentation(order: AuditOrder, request: SessionRequest) -> None:
     augmentation = request.config.augmentation
     if augmentation not in order.augmentations:
@@ -313,10 +337,15 @@ def _check_states(order: AuditOrder, request: SessionRequest) -> None:
 
 def _check_pool(order: AuditOrder, request: SessionRequest) -> None:
     sizes = split_sizes(order.split, request.pool.size)
-    if sizes.calibration < order.least_calibration_samples:
+    # A p-value is at least 1 / (|C| + 1); with a smaller C no verdict could ever say `member`.
+    carrying = math.ceil(1.0 / order.false_positive_rate) - 1
+    least = max(order.least_calibration_samples, carrying)
+    if sizes.calibration < least:
         raise PoolTooSmallError(
             f"a pool of {request.pool.size} leaves {sizes.calibration} calibration samples; order "
-            f"{order.order_id} wants at least {order.least_calibration_samples}; use a larger pool"
+            f"{order.order_id} wants at least {order.least_calibration_samples}, and its "
+            f"false-positive rate of {order.false_positive_rate:g} needs {carrying}; use a larger "
+            "pool, or ask the auditor for another order"
         )
 
 
@@ -337,6 +366,7 @@ RULES: tuple[Callable[[AuditOrder, SessionRequest], None], ...] = (
     _check_taps,
     _check_head,
     _check_evidence,
+    _check_custody,
     _check_augmentation,
     _check_task_loss,
     _check_weights,

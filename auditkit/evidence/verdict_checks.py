@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-from auditkit.evidence import statements, trust
+from auditkit.evidence import statements
 from auditkit.evidence.derivation import Split, derive_split
 from auditkit.evidence.document_checks import Documents, open_envelope
 from auditkit.evidence.errors import EvidenceError
@@ -47,12 +47,14 @@ def verdicts(
         return Skipped("no cosignature tells when the model was sealed")
     basis = _Basis(documents, read_calibration(bundle.scores))
     for data in bundle.verdicts:
-        verdict = trust.verify_statement(
-            documents.trust_root,
+        envelope = open_envelope(data)
+        verdict = documents.history.verify_statement(
             "verdict",
-            open_envelope(data),
+            envelope,
             statements.VERDICT_PREDICATE,
             MembershipVerdict,
+            dated=lambda verdict: verdict.issued_at,
+            known_by=documents.registered_by(envelope),
         )
         _check_binding(verdict, documents, seal, sealed_at)
         _check_evidence(verdict, basis)

@@ -19,6 +19,7 @@ from auditor_server.errors import (
 )
 from auditor_server.settings import MEBIBYTE, ServerSettings
 from auditor_server.tokens import Principal, TokenRole
+from auditor_server.witnesses import Witnesses
 
 Limit = Callable[[ServerSettings], int]
 # Boundaries, part headers and file names around the files themselves.
@@ -30,6 +31,13 @@ def _auditor(request: Request) -> Auditor:
 
 
 AuditorServer = Annotated[Auditor, Depends(_auditor)]
+
+
+def _witnesses(request: Request) -> Witnesses:
+    return cast("Witnesses", request.app.state.witnesses)
+
+
+AskedWitnesses = Annotated[Witnesses, Depends(_witnesses)]
 
 
 def _authenticated(request: Request, auditor: AuditorServer) -> Principal:

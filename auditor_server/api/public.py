@@ -15,5 +15,11 @@ def health() -> dict[str, str]:
 
 @router.get("/trust-root", response_class=Response)
 def trust_root(auditor: AuditorServer) -> Response:
-    """Return the signed trust root (DSSE)."""
+    """Return the newest version of the trust root, signed (DSSE)."""
     return Response(auditor.home.trust_root_bytes, media_type="application/json")
+
+
+@router.get("/trust-root/{version}", response_class=Response)
+def trust_root_version(auditor: AuditorServer, version: int) -> Response:
+    """Return one version of the trust root, signed (DSSE)."""
+    return Response(auditor.home.trust_root_version(version), media_type="application/json")

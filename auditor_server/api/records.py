@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from auditor_server import records
-from auditor_server.api.dependencies import AuditorServer, Trainer, body_up_to
+from auditor_server.api.dependencies import AskedWitnesses, AuditorServer, Trainer, body_up_to
 from auditor_server.documents import parse
 from schemas import AppendReceipt, AppendRequest
 
@@ -16,8 +16,14 @@ FlushBody = Annotated[bytes, Depends(body_up_to(lambda settings: settings.most_f
 
 @router.post("")
 def append_records(
-    principal: Trainer, auditor: AuditorServer, session_id: str, body: FlushBody
+    principal: Trainer,
+    auditor: AuditorServer,
+    witnesses: AskedWitnesses,
+    session_id: str,
+    body: FlushBody,
 ) -> AppendReceipt:
     """Append one flush; the answer is its cosigned checkpoint. Sending it again is harmless."""
     session = auditor.session(session_id, principal)
-    return records.append(auditor, session, parse(AppendRequest, body))
+    receipt = records.append(auditor, session, parse(AppendRequest, body))
+    witnesses.notify(session.id)
+    return receipt

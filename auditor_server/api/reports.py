@@ -2,17 +2,21 @@
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import IO
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, StreamingResponse
 
-from auditkit.evidence.bundle import write_bundle_to
+from auditkit.evidence.bundle import Bundle, write_bundle_to
 from auditkit.reports.assemble import report_input
 from auditkit.reports.html import render_html
 from auditor_server import verification
-from auditor_server.api.dependencies import Anyone, AuditorServer
+from auditor_server.api.dependencies import Anyone, AskedWitnesses, AuditorServer
+from auditor_server.held_submissions import is_held
+from auditor_server.store import SessionRow
 from auditor_server.store.blobs import CHUNK_BYTES
+from auditor_server.tokens import Principal
 from schemas import VerificationReport
 
 router = APIRouter(prefix="/sessions/{session_id}", tags=["reports"])
@@ -28,12 +32,17 @@ def session_verification(
 
 
 @router.get("/bundle", response_class=StreamingResponse)
-def session_bundle(principal: Anyone, auditor: AuditorServer, session_id: str) -> StreamingResponse:
+def session_bundle(
+    principal: Anyone, auditor: AuditorServer, witnesses: AskedWitnesses, session_id: str
+) -> StreamingResponse:
     """Return the evidence bundle, to be verified without this server."""
     session = auditor.session(session_id, principal)
+    witnesses.gather(session)
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the last chunk was sent
     try:
-        write_bundle_to(verification.assemble(auditor, session), file)
+        write_bundle_to(
+            _readable(verification.assemble(auditor, session), session, principal), file
+        )
     except BaseException:
         file.close()
         raise
@@ -56,8 +65,15 @@ def session_report(principal: Anyone, auditor: AuditorServer, session_id: str) -
     bundle = verification.assemble(auditor, session)
     findings = verification.verify(auditor, session, bundle)
     return HTMLResponse(
-        render_html(report_input(bundle, auditor.trust_root(), findings, auditor.now()))
+        render_html(report_input(bundle, auditor.home.history(), findings, auditor.now()))
     )
+
+
+def _readable(bundle: Bundle, session: SessionRow, principal: Principal) -> Bundle:
+    """Return what of a bundle this reader may have: no T for a developer who must not hold it."""
+    if principal.role == "developer" and is_held(session):
+        return replace(bundle, weights=None, scores=None)
+    return bundle
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -6,13 +6,22 @@ from fastapi import APIRouter, Depends
 from starlette.datastructures import FormData
 
 from auditor_server import submissions, verification
-from auditor_server.api.dependencies import AuditorServer, Trainer, file_part, form_up_to
+from auditor_server.api.dependencies import (
+    AskedWitnesses,
+    AuditorServer,
+    Trainer,
+    file_part,
+    form_up_to,
+)
+from auditor_server.errors import HeldPartError
+from auditor_server.held_submissions import is_held
 from auditor_server.settings import ServerSettings
 from schemas import VerificationReport
 
 router = APIRouter(prefix="/sessions/{session_id}/submission", tags=["submissions"])
 
 PARTS = ("weights", "description", "scores")
+HELD_PARTS = ("weights", "scores")  # where the auditor holds T
 
 
 def _most_bytes(settings: ServerSettings) -> int:
@@ -26,10 +35,30 @@ SubmissionForm = Annotated[FormData, Depends(form_up_to(_most_bytes, lambda _: l
 
 @router.put("")
 def submit_model(
-    principal: Trainer, auditor: AuditorServer, session_id: str, form: SubmissionForm
+    principal: Trainer,
+    auditor: AuditorServer,
+    witnesses: AskedWitnesses,
+    session_id: str,
+    form: SubmissionForm,
 ) -> VerificationReport:
     """Submit weights, description and scores; the answer is the verification of the session."""
     session = auditor.session(session_id, principal)
-    weights, description, scores = (file_part(form, name).file for name in PARTS)
-    submissions.submit(auditor, session, weights=weights, description=description, scores=scores)
+    if is_held(session):
+        _refuse_held_parts(form)
+        submissions.submit_held(auditor, session, file_part(form, "description").file)
+    else:
+        weights, description, scores = (file_part(form, name).file for name in PARTS)
+        submissions.submit(
+            auditor, session, weights=weights, description=description, scores=scores
+        )
+    witnesses.gather(session)
     return verification.verify_submission(auditor, session)
+
+
+def _refuse_held_parts(form: FormData) -> None:
+    found = [name for name in HELD_PARTS if name in form]
+    if found:
+        raise HeldPartError(
+            f"the auditor holds the MINT Model of this session and has put M+ together; expected "
+            f"the description alone, found also {', '.join(found)}"
+        )

@@ -65,7 +65,7 @@ def auditor_files(
         auditor="Authority",
         origin="audit.example.org",
         version=1,
-        issued_at=now,
+        issued_at=now - timedelta(days=3),
         expires_at=now + timedelta(days=1),
         keys={KEY.public.keyid: KEY.public.hex},
         roles={name: Role(keyids=(KEY.public.keyid,)) for name in get_args(RoleName)},

@@ -4,6 +4,10 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from auditkit.evidence import notes
+from auditkit.evidence.keys import SigningKey
 from schemas import (
     AppendReceipt,
     AppendRequest,
@@ -11,29 +15,50 @@ from schemas import (
     Attestation,
     AuditOrder,
     CalibrationRecord,
+    CheckOutcome,
     CodesRequest,
     CohortMetrics,
+    ConsistencyProof,
     ContinuationRecord,
     ContinuationRequest,
+    DetectionProbability,
+    DrawRequest,
     Environment,
+    EscapeProbability,
     EvaluationRecord,
     Finding,
     FlaggedRate,
     GrantRecord,
     ImageIdentity,
+    InclusionProof,
     MembershipVerdict,
     MintConfig,
+    MintEvaluation,
+    MintExchangeRequest,
+    MintFinal,
+    MintScoresAnswer,
+    MintStanding,
+    MintStepAnswer,
     ModelConfig,
     ModelDescription,
     Normalisation,
     OptimiserConfig,
+    PartResult,
     RateEstimate,
     ReceiptRecord,
+    RegisteredEntry,
+    RegistryEntries,
+    RegistryEntry,
+    RegistryExcerpt,
+    ReplayDraw,
+    ReplayResult,
+    ReplaySegment,
     ResumeRecord,
     Role,
     SampleCommitment,
     SampleOpening,
     SealRecord,
+    SegmentResult,
     SessionContinuation,
     SessionGrant,
     SessionRequest,
@@ -41,11 +66,15 @@ from schemas import (
     SplitSizes,
     StateRecord,
     StepRecord,
+    SubmissionDigests,
     TapConfig,
+    TapShapes,
     TrainingConfig,
     TrustRoot,
     VerificationReport,
+    VerificationSummary,
     WeightRange,
+    WitnessPolicy,
 )
 from schemas.base import Schema
 from schemas.wire import OrderSummary, Problem, SessionOpening, SessionStatus
@@ -86,10 +115,30 @@ CONFIG = TrainingConfig(
     external_batch_size=16,
     augmentation="flip_shift",
 )
+WITNESS_KEYS = tuple(
+    notes.VerifierKey.cosignature(f"w{seed}.example.org", SigningKey(private).public).encode()
+    for seed in (1, 2, 3)
+    for private in (Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32),)
+)
 FINDING = Finding(
     check="schedule", claim="a claim", outcome="failed", detail="a detail", error="ScheduleError"
 )
 ESTIMATE = RateEstimate(successes=9, trials=10, value=0.9, low=0.55, high=0.9975)
+COHORT = CohortMetrics(
+    cohort="told",
+    size=10,
+    auc=0.99,
+    flagged=(FlaggedRate(false_positive_rate=0.01, flagged=ESTIMATE),),
+    own_code=(FlaggedRate(false_positive_rate=1e-9, flagged=ESTIMATE),),
+    task_accuracy=ESTIMATE,
+    task_loss=0.25,
+)
+
+SEGMENT = ReplaySegment(first_state_step=10, last_state_step=15)
+
+ENTRY = RegistryEntry(
+    kind="seal", session_id=SESSION, digest=FIRST, time_ms=TIME_MS, log_size=9, log_root=SECOND
+)
 
 DOCUMENTS: tuple[Schema, ...] = (
     AuditOrder(
@@ -105,6 +154,7 @@ DOCUMENTS: tuple[Schema, ...] = (
         images=(FIRST,),
         image_keys=(pem(image_key("signer")),),
         code_digests=(SECOND,),
+        witnesses=WitnessPolicy(keys=WITNESS_KEYS, threshold=2),
     ),
     CONFIG,
     SessionRequest(
@@ -135,6 +185,21 @@ DOCUMENTS: tuple[Schema, ...] = (
     ),
     SampleOpening(session_id=SESSION, index=7, key=FIRST, label=3, proof=(SECOND, THIRD)),
     CodesRequest(session_id=SESSION, ephemeral_key=THIRD),
+    MintExchangeRequest(
+        session_id=SESSION, kind="scores", step=12, cohort="told", first=40, payload=FIRST
+    ),
+    TapShapes(shapes=((64, 8, 8), (128, 4, 4))),
+    MintStanding(step=100, state_digest=FIRST, weights_digest=SECOND),
+    MintStepAnswer(step=1, loss=0.693147, accuracy=0.5, normaliser=0.693147, standing=None),
+    MintScoresAnswer(samples=40),
+    MintEvaluation(step=12, cohorts=(COHORT,)),
+    MintFinal(
+        weights_digest=FIRST,
+        audited_weights_digest=SECOND,
+        mint_weights_digest=THIRD,
+        scores_digest=FIRST,
+        mint_parameters=4321,
+    ),
     ContinuationRequest(
         session_id=SESSION,
         grant_digest=FIRST,
@@ -192,17 +257,7 @@ DOCUMENTS: tuple[Schema, ...] = (
         time_ms=TIME_MS + 5,
         step=1,
         epoch=0,
-        cohorts=(
-            CohortMetrics(
-                cohort="told",
-                size=10,
-                auc=0.99,
-                flagged=(FlaggedRate(false_positive_rate=0.01, flagged=ESTIMATE),),
-                own_code=(FlaggedRate(false_positive_rate=1e-9, flagged=ESTIMATE),),
-                task_accuracy=ESTIMATE,
-                task_loss=0.25,
-            ),
-        ),
+        cohorts=(COHORT,),
     ),
     CalibrationRecord(sequence=6, time_ms=TIME_MS + 6, scores_digest=FIRST, calibration_size=200),
     SealRecord(
@@ -249,7 +304,62 @@ DOCUMENTS: tuple[Schema, ...] = (
     ),
     FINDING,
     VerificationReport(
-        session_id=SESSION, verified_at=ISSUED, findings=(FINDING,), level=AssuranceLevel.L0
+        session_id=SESSION,
+        verified_at=ISSUED,
+        findings=(FINDING,),
+        level=AssuranceLevel.L0,
+        detection=DetectionProbability(
+            grade="strong",
+            segments=100,
+            uniform=10,
+            executed=12,
+            escapes=(
+                EscapeProbability(
+                    extent=0.01, of="segments", forged_segments=1, escape=0.9, bound=0.904
+                ),
+            ),
+        ),
+    ),
+    DrawRequest(uniform=10, largest=2, most_steps=5),
+    ReplayDraw(
+        draw_id=f"{SESSION}-01",
+        number=1,
+        session_id=SESSION,
+        seal_digest=FIRST,
+        log_size=1423,
+        log_root=SECOND,
+        seed=THIRD,
+        uniform=10,
+        largest=2,
+        most_steps=5,
+        segments=(SEGMENT,),
+        drawn_at=ISSUED,
+    ),
+    ReplayResult(
+        session_id=SESSION,
+        draw_digest=FIRST,
+        environment=ENVIRONMENT,
+        mode="container",
+        image_digest=SECOND,
+        segments=(
+            SegmentResult(
+                segment=SEGMENT,
+                outcome="differs",
+                start_digest=FIRST,
+                end_digest=SECOND,
+                distance=0.5,
+                tolerance=0.25,
+                moved=1.5,
+                steps=5,
+                seconds=2.5,
+                first_differing_step=12,
+            ),
+        ),
+        initialisation=PartResult(outcome="exact", digest=FIRST),
+        scores=PartResult(outcome="within_tolerance", digest=SECOND, distance=0.25, tolerance=0.5),
+        grade="weak",
+        started_at=ISSUED,
+        finished_at=ISSUED + timedelta(minutes=5),
     ),
     TrustRoot(
         auditor="Data Protection Authority",
@@ -285,6 +395,25 @@ DOCUMENTS: tuple[Schema, ...] = (
         developer="Example Imaging Ltd",
         purpose="screening",
         expires_at=ISSUED,
+    ),
+    ENTRY,
+    RegistryExcerpt(entries=(RegisteredEntry(index=7, entry=ENTRY, proof=(SECOND, THIRD)),)),
+    RegistryEntries(start=0, size=8, leaves=("{}",)),
+    InclusionProof(index=7, size=8, leaf="{}", proof=(FIRST,)),
+    ConsistencyProof(old_size=7, new_size=8, proof=(FIRST, SECOND)),
+    SubmissionDigests(
+        session_id=SESSION, weights_digest=FIRST, description_digest=SECOND, scores_digest=THIRD
+    ),
+    VerificationSummary(
+        session_id=SESSION,
+        verified_at=ISSUED,
+        level=AssuranceLevel.L1,
+        outcomes=(CheckOutcome(check="order-signed", outcome="passed"),),
+        log_size=9,
+        log_root=FIRST,
+        weights_digest=FIRST,
+        description_digest=SECOND,
+        scores_digest=THIRD,
     ),
     Problem(type="urn:auditkit:error:GapError", title="a title", status=409, detail="a detail"),
 )

@@ -21,8 +21,10 @@ from auditkit.evidence import (
     image_signatures,
     membership_codes,
     merkle,
+    monitoring,
     notes,
     policy,
+    proofs,
     statements,
     verify,
 )
@@ -58,6 +60,10 @@ E = TypeVar("E", bound=Exception)
 
 def code_block(language: str) -> str:
     return TEXT.split(f"```{language}\n")[1].split("```")[0]
+
+
+def section(number: int) -> str:
+    return TEXT.split(f"\n## {number}. ")[1].split("\n## ")[0]
 
 
 def row(name: str, text: str = TEXT) -> list[str]:
@@ -155,12 +161,13 @@ def test_every_field_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("record", [n for n in sorted(ADAPTERS) if n.endswith("Record")])
 def test_every_record_kind_has_a_row_with_exactly_its_fields(record: str) -> None:
+    log = section(8)
     if record == "AnyRecord":
         kinds = set(json_schema(record)["discriminator"]["mapping"])
-        assert all(row(kind) for kind in kinds)
+        assert all(row(kind, log) for kind in kinds)
         return
     properties = json_schema(record)["properties"]
-    fields = re.findall(r"`([a-z_]+)`", row(properties["kind"]["const"])[1])
+    fields = re.findall(r"`([a-z_]+)`", row(properties["kind"]["const"], log)[1])
     assert set(fields) == set(properties) - {"schema_version", "kind", "sequence", "time_ms"}
 
 
@@ -168,10 +175,10 @@ def test_every_check_of_the_verifier_has_a_row_in_its_place() -> None:
     report = verify_something()
     names = [finding.check for finding in report.findings]
     assert len(names) > 20
-    section = TEXT.split("\n## 11. ")[1].split("\n## ")[0]
-    rows = [row(name, section) for name in names]
+    verification = section(11)
+    rows = [row(name, verification) for name in names]
     assert [cells[1] for cells in rows] == [finding.claim for finding in report.findings]
-    places = [section.index(f"| `{name}` |") for name in names]
+    places = [verification.index(f"| `{name}` |") for name in names]
     assert places == sorted(places)
     for finding, cells in zip(report.findings, rows, strict=True):
         if finding.error is not None and finding.check != "request-within-policy":
@@ -181,8 +188,14 @@ def test_every_check_of_the_verifier_has_a_row_in_its_place() -> None:
 def test_errors_named_in_the_document_exist() -> None:
     known = {error.__name__ for error in classes_below(EvidenceError) | classes_below(ServerError)}
     # web parameters, auditkit.mint, auditkit.data
+    known |= {error.__name__ for error in vars(proofs).values() if isinstance(error, type)}
     known |= {"InvalidParameterError", "CalibrationTooSmallError", "OpeningError"}
     assert set(re.findall(r"`(\w+Error)`", TEXT)) <= known
+
+
+def test_every_alarm_of_a_monitor_is_documented() -> None:
+    alarms = classes_below(monitoring.RegistryError)
+    assert not {error.__name__ for error in alarms if f"`{error.__name__}`" not in TEXT}
 
 
 def test_every_rule_of_the_policy_and_of_the_server_is_documented() -> None:
@@ -197,8 +210,8 @@ def test_every_rule_of_the_policy_and_of_the_server_is_documented() -> None:
     "base", [containment.ContainmentError, image_signatures.ImageSignatureError]
 )
 def test_every_rule_on_images_and_containers_has_a_row(base: type[EvidenceError]) -> None:
-    section = TEXT.split("\n## 4. ")[1].split("\n## ")[0]
-    assert all(row(error.__name__, section) for error in base.__subclasses__())
+    container = section(4)
+    assert all(row(error.__name__, container) for error in base.__subclasses__())
 
 
 def test_the_places_inside_a_container_are_documented() -> None:

@@ -18,7 +18,11 @@ from schemas.export import ADAPTERS, json_schema
 Path = tuple[str | int, ...]
 NAMES = sorted(ADAPTERS)
 UNKNOWN = "field_of_a_later_version"
-NULLABLE = {"auc", "code_index", "margin", "stem_stride"}  # numbers that may be absent
+# Numbers that may be absent.
+NULLABLE = {
+    *("auc", "code_index", "margin", "stem_stride"),
+    *("distance", "first_differing_step", "most_steps", "moved", "tolerance"),
+}
 OPEN_MAP = "arguments"  # keyword arguments of an architecture: any name, any scalar
 
 

@@ -1,18 +1,11 @@
 """A real server process over a real home, and agents that talk to it."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hand_built import HandBuiltAgent
-from live import ORIGIN, LiveServer
-
-from auditor_server.home import Home, create_home
-
-
-def make_home(folder: Path) -> Home:
-    return create_home(folder / "home", "The Auditor", ORIGIN, datetime.now(UTC))
+from live import LiveServer, make_home
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from hand_built import Client, HandBuiltAgent, make_order, make_request, opening, sign_order
@@ -12,11 +13,15 @@ from hand_built import Client, HandBuiltAgent, make_order, make_request, opening
 from auditkit.evidence import dsse, statements
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
-from auditor_server.home import Home
+from auditor_server.home import Home, create_home
 from auditor_server.tokens import TokenRole
 from schemas import SessionGrant
 
 ORIGIN = "audit.example.org"
+
+
+def make_home(folder: Path) -> Home:
+    return create_home(folder / "home", "The Auditor", ORIGIN, datetime.now(UTC))
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hand_built import Client, HandBuiltAgent, is_problem
@@ -11,6 +12,7 @@ from live import LiveServer
 from auditor_server import tokens
 from auditor_server.home import Home
 from auditor_server.settings import MOST_FLUSH_BYTES, MOST_ORDER_BYTES
+from schemas import RoleName
 
 AUDITOR, DEVELOPER, OFFICER = "auditor", "developer", "compliance-officer"
 ENDPOINTS = [
@@ -25,6 +27,9 @@ ENDPOINTS = [
     ("GET", "/sessions/none/verification", {AUDITOR, DEVELOPER, OFFICER}),
     ("GET", "/sessions/none/bundle", {AUDITOR, DEVELOPER, OFFICER}),
     ("POST", "/sessions/none/queries", {AUDITOR, OFFICER}),
+    ("POST", "/sessions/none/draws", {AUDITOR}),
+    ("GET", "/sessions/none/draws", {AUDITOR, DEVELOPER, OFFICER}),
+    ("POST", "/sessions/none/replays", {AUDITOR}),
     ("GET", "/sessions/none/report", {AUDITOR, DEVELOPER, OFFICER}),
 ]
 
@@ -102,9 +107,7 @@ def test_private_keys_are_private(live_server: LiveServer) -> None:
 
     home: Home = live_server.home
     keys = list((home.path / "keys").iterdir())
-    assert {key.name for key in keys} == {
-        f"{role}.pem" for role in ("root", "order", "session", "cosigner", "verdict")
-    }
+    assert {key.name for key in keys} == {f"{role}.pem" for role in get_args(RoleName)}
     assert {mode(key) for key in keys} == {0o600}
     assert mode(home.path) == mode(home.path / "keys") == 0o700
 

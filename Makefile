@@ -4,20 +4,29 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-image test-rest check install clean
+.PHONY: demo test test-image test-services test-rest check install clean threat-model
 
 demo: $(INSTALLED)  ## run the whole story on handwritten digits
 	$(VENV)/bin/auditkit demo
 
-# Building and running the real image takes as long as everything else, so it runs beside it.
+# Tests that start real processes, as folders; those of the real image are among them.
+SERVICES := tests/agent tests/cli tests/e2e tests/faults tests/server
+
+# Two parts at a time: each of the first two takes about as long as all that wait.
 test: check  ## static checks, then every test
-	$(MAKE) --jobs=2 --keep-going test-image test-rest
+	$(MAKE) --jobs=2 --keep-going test-services test-image test-rest
 
 test-image: $(INSTALLED)
 	$(VENV)/bin/pytest -m image
 
+test-services: $(INSTALLED)
+	$(VENV)/bin/pytest -m "not image" $(SERVICES)
+
 test-rest: $(INSTALLED)
-	$(VENV)/bin/pytest -m "not image"
+	$(VENV)/bin/pytest -m "not image" $(addprefix --ignore=,$(SERVICES))
+
+threat-model: $(INSTALLED)  ## write docs/threat-model.md anew from the attacks
+	PYTHONPATH=. $(VENV)/bin/python tests/adversary/threat_model.py
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff check

@@ -213,7 +213,7 @@ NOTICED: tuple[tuple[Section, str, str, str, AssuranceLevel, str], ...] = (
      "agent/test_relay.py::test_one_session_is_opened_and_only_that_one"),
     ("execution", "one step in 200 is trained on other data than the log says", "`replay`",
      "SegmentDiffersError", L3,
-     "e2e/test_replay.py::test_one_forged_step_fails_the_replay_of_its_segment"),
+     "e2e/test_replay_story.py::test_one_forged_step_fails_the_replay_of_its_segment"),
     ("execution", "other samples are opened than were committed to", "`auditkit replay`",
      "SampleOpeningError", L3, "agent/test_replay.py::test_other_samples_are_refused"),
     ("execution", "another state is opened than was committed to", "`auditkit replay`",

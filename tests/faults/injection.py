@@ -295,6 +295,7 @@ class Disk:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._names: dict[Path, dict[str, int]] = {}
         self._contents: dict[int, bytes] = {}
         self._held: dict[int, int] = {}  # an open file's inode number is not given to another
@@ -324,10 +325,12 @@ class Disk:
 
     def lose_unsynced(self) -> None:
         """Make the folder what it would be."""
-        for folder, names in self._names.items():
+        folders = [self._folder, *(path for path in self._folder.rglob("*") if path.is_dir())]
+        for folder in filter(Path.is_dir, folders):
             for path in [entry for entry in folder.iterdir() if entry.is_file()]:
                 path.unlink()
-            for name, number in names.items():
+            # A folder that was never synced has no names that would last.
+            for name, number in self._names.get(folder, {}).items():
                 (folder / name).write_bytes(self._contents.get(number, b""))
         for descriptor in self._held.values():
             os.close(descriptor)

@@ -27,7 +27,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 from torch import Tensor
@@ -124,7 +124,7 @@ class Measured:
 def measure(sealed: SealedSession, opened: Opened, work: Path) -> list[Measured]:
     """Measure honest noise and the smallest forgery on some segments."""
     found = []
-    for number, (segment, package) in enumerate(list(opened.segments.items())[:MEASURED]):
+    for number, (segment, package) in enumerate(islice(opened.segments.items(), MEASURED)):
         execution = Execution(sealed, opened, ProcessRunner(), work / str(number))
         base = end_of(execution, segment)
         tried = honest_variants(describe_environment(sealed.request.config.threads))

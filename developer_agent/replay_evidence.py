@@ -1,6 +1,6 @@
 """What a replay rests on: the verified evidence, the auditor's draw, and what was opened for it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -162,6 +162,25 @@ def open_draw(sealed: SealedSession, data: bytes) -> OpenDraw:
     return OpenDraw(found, canonical.sha256_hex(envelope.payload))
 
 
+class PackageFiles(Mapping[ReplaySegment, SegmentPackage]):
+    """Checked packages that stay on disk: read when asked for, since states can be large."""
+
+    def __init__(self, paths: Mapping[ReplaySegment, Path]) -> None:
+        self._paths = dict(paths)
+
+    def __getitem__(self, segment: ReplaySegment) -> SegmentPackage:
+        return read_package(self._paths[segment])
+
+    def __contains__(self, segment: object) -> bool:
+        return segment in self._paths
+
+    def __iter__(self) -> Iterator[ReplaySegment]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
 @dataclass(frozen=True)
 class Opened:
     """What the developer opened for one draw, all of it checked against the log."""
@@ -180,7 +199,8 @@ def open_packages(sealed: SealedSession, drawn: ReplayDraw, folder: Path) -> Ope
         PackageError: the subclass names what is not as the log commits to it.
         OSError: a file cannot be read.
     """
-    segments: dict[ReplaySegment, SegmentPackage] = {}
+    paths: dict[ReplaySegment, Path] = {}
+    loops: dict[str | None, None] = {}
     traces: dict[ReplaySegment, Trace] = {}
     for segment in dict.fromkeys(drawn.segments):
         path = package_path(folder, segment)
@@ -191,7 +211,8 @@ def open_packages(sealed: SealedSession, drawn: ReplayDraw, folder: Path) -> Ope
                     f"{path.name} opens {segment_name(package.description.segment)}"
                 )
             check_package(sealed, package)
-            segments[segment] = package
+            paths[segment] = path
+            loops[package.description.loop] = None
         if trace_path(folder, segment).exists():
             traces[segment] = read_trace(trace_path(folder, segment).read_bytes())
     calibration = None
@@ -203,12 +224,12 @@ def open_packages(sealed: SealedSession, drawn: ReplayDraw, folder: Path) -> Ope
             sealed.pool_leaves,
             session_id=sealed.grant.session_id,
         )
-    loops = list(dict.fromkeys(package.description.loop for package in segments.values()))
     if len(loops) > 1:
+        first, second, *_ = loops
         raise PackageMismatchError(
-            f"the packages name different training loops: {loops[0]} and {loops[1]}"
+            f"the packages name different training loops: {first} and {second}"
         )
-    return Opened(segments, calibration, traces, loops[0] if loops else None)
+    return Opened(PackageFiles(paths), calibration, traces, next(iter(loops), None))
 
 
 def check_package(sealed: SealedSession, package: SegmentPackage) -> None:

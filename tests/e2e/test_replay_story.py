@@ -26,11 +26,11 @@ def draw(world: World, *options: str) -> str:
 
 def disclose(world: World, drawn: str, *options: str) -> str:
     """Open what was drawn as the developer; return the folder of packages."""
-    done = world.cli(
-        "disclose", str(world.config), "--draw", drawn, "--output", "packages", *options
-    )
+    # A world is shared by several tests, and what one draw opened is not another's.
+    packages = f"packages-{len(list(world.folder.glob('packages-*')))}"
+    done = world.cli("disclose", str(world.config), "--draw", drawn, "--output", packages, *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    return "packages"
+    return packages
 
 
 def replay(

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from auditor_server.context import Auditor
+from auditor_server.custody_files import final_of
 from auditor_server.documents import parse
 from auditor_server.errors import HeldExchangesError
-from auditor_server.mint_custody import final_of
 from auditor_server.records import split_lines
 from auditor_server.store import SessionRow
 from schemas import (

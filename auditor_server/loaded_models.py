@@ -4,28 +4,34 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from auditkit.mint.enhanced import EnhancedAuditedModel
-from auditkit.mint.evaluation import ask
-from auditkit.mint.models import CUSTOM_PREFIX
 from auditkit.mint.scores import read_scores
 from auditor_server.documents import parse
 from auditor_server.errors import CustomModelError
 from auditor_server.store import BlobStore, SubmissionRow
 from schemas import ModelDescription
+from schemas.training import CUSTOM_PREFIX
+
+if TYPE_CHECKING:
+    from auditkit.mint.enhanced import EnhancedAuditedModel
 
 # The model is rebuilt only for its structure; its weights come from the file.
 ANY_SEED = 0
+
+# Requests run in parallel already; two threads of one small model on a busy machine wait for each
+# other far longer than one takes alone.
+MODEL_THREADS = 1
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """M+ in evaluation mode, its description, and the scores of C that it is calibrated with."""
 
-    model: EnhancedAuditedModel
+    model: "EnhancedAuditedModel"
     description: ModelDescription
     calibration_scores: NDArray[np.float32]
 
@@ -37,6 +43,8 @@ class LoadedModel:
         Args:
             images: each of shape (H, W, C).
         """
+        from auditkit.mint.evaluation import ask
+
         normalisation = self.description.normalisation
         return np.concatenate(
             [ask(self.model, image[np.newaxis], normalisation).outputs for image in images]
@@ -79,6 +87,12 @@ class ModelCache:
                 f"{description.model.architecture} is the developer's own module; the server runs "
                 "no code of others, query it with the command line in the developer's image"
             )
+        # It takes torch to rebuild a model; a server that is not asked for one never loads it.
+        import torch
+
+        from auditkit.mint.enhanced import EnhancedAuditedModel
+
+        torch.set_num_threads(MODEL_THREADS)
         model = EnhancedAuditedModel.build(
             (description.model, description.taps, description.mint), ANY_SEED
         )

@@ -2,18 +2,12 @@
 
 from collections.abc import Callable
 
-import torch
-
 from auditor_server import listening
 from auditor_server.app import create_app
 from auditor_server.errors import PortInUseError
 from auditor_server.settings import ServerSettings
 
 __all__ = ["PortInUseError", "serve"]
-
-# Requests run in parallel already; two threads of one small model on a busy machine wait for each
-# other far longer than one takes alone.
-MODEL_THREADS = 1
 
 
 def serve(
@@ -32,5 +26,4 @@ def serve(
         HomeError: there is no complete home.
 
     """
-    torch.set_num_threads(MODEL_THREADS)
     listening.run(create_app(settings), host, port, on_ready)

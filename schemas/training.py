@@ -14,6 +14,9 @@ MOST_MARGIN = 1.0  # larger ones leave hardly any angle that a sample could reac
 LEAST_CODE_LENGTH = 32
 MOST_CODE_LENGTH = 4096
 
+# Such an architecture is a module of the developer's own, which no one else's code can build.
+CUSTOM_PREFIX = "custom:"
+
 Positive = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
 Width = Annotated[int, Field(ge=1, le=MOST_WIDTH)]

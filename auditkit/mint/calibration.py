@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control
 
 from auditkit.mint.errors import (
     CalibrationTooSmallError,
@@ -92,6 +91,8 @@ def control_false_discoveries(p: ArrayLike) -> Scores:
         EmptyCohortError: there are no p-values.
 
     """
+    from scipy.stats import false_discovery_control  # slow to load, and rarely needed
+
     values = np.asarray(p, dtype=np.float64)
     if values.size == 0:
         raise EmptyCohortError("expected at least one p-value, found none")

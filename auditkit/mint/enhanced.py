@@ -16,10 +16,11 @@ from auditkit.mint.errors import (
     WeightsMismatchError,
 )
 from auditkit.mint.heads import HeadElsewhere, Shape, build_head
-from auditkit.mint.models import CUSTOM_PREFIX, build_audited_model, check_model, initialised
+from auditkit.mint.models import build_audited_model, check_model, initialised
 from auditkit.mint.reading import Reading, TapPlan, attach, new_reader, read
 from auditkit.mint.taps import find_taps
 from schemas import MintConfig, ModelConfig, TapConfig, TrainingConfig
+from schemas.training import CUSTOM_PREFIX
 
 # First bytes of pickle streams (protocol 2 and later) and of ZIP archives, as torch.save writes.
 PICKLE_PREFIXES = (b"\x80", b"PK")

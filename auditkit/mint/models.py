@@ -19,8 +19,7 @@ from auditkit.mint.errors import (
 )
 from auditkit.mint.task_losses import replace_classifier
 from schemas import ModelConfig
-
-CUSTOM_PREFIX = "custom:"
+from schemas.training import CUSTOM_PREFIX
 
 # Set by us, or able to read files, the network or pickles: never taken from a description.
 RESERVED_ARGUMENTS = frozenset(

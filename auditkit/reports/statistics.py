@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy import stats
 
 from auditkit.reports.content import FloatArray
 
@@ -37,6 +36,8 @@ def area_under_curve(members: FloatArray, others: FloatArray) -> float | None:
     """Return the probability that a member scores above another sample; ties count one half."""
     if len(members) == 0 or len(others) == 0:
         return None
+    from scipy import stats  # slow to load, and every command knows of reports
+
     statistic = stats.mannwhitneyu(members, others, alternative="two-sided", method="asymptotic")
     return float(statistic.statistic) / (len(members) * len(others))
 

@@ -71,7 +71,7 @@ def own_rows(config: TrainingConfig) -> np.ndarray | None:
     return np.concatenate((np.arange(MEMBERS), np.full(ROWS.external, NO_CODE)))
 
 
-def make_batches(config: TrainingConfig) -> list[steps.Batch]:
+def make_batches(config: TrainingConfig, steps_taken: int = STEPS) -> list[steps.Batch]:
     generator = np.random.default_rng(1)
     return [
         steps.new_batch(
@@ -83,17 +83,19 @@ def make_batches(config: TrainingConfig) -> list[steps.Batch]:
             normalisation=NORMALISATION,
             own_codes=own_rows(config),
         )
-        for _ in range(STEPS)
+        for _ in range(steps_taken)
     ]
 
 
-def train_together(config: TrainingConfig) -> tuple[EnhancedAuditedModel, list[steps.Losses]]:
+def train_together(
+    config: TrainingConfig, steps_taken: int = STEPS
+) -> tuple[EnhancedAuditedModel, list[steps.Losses]]:
     model = EnhancedAuditedModel.build(config, SEED).to(memory_format=torch.channels_last)
     optimiser = steps.new_optimiser(model, config.optimiser)
     objective = steps.new_objective(config.mint, make_codes(config))
     found = []
     model.train()
-    for number, batch in enumerate(make_batches(config)):
+    for number, batch in enumerate(make_batches(config, steps_taken)):
         torch.manual_seed(number)
         losses = steps.joint_losses(model, objective, batch, config)
         optimiser.zero_grad()
@@ -123,7 +125,7 @@ class Link:
 
 
 def train_apart(
-    config: TrainingConfig, restart_after: int | None = None
+    config: TrainingConfig, restart_after: int | None = None, steps_taken: int = STEPS
 ) -> tuple[EnhancedAuditedModel, HeldMint, list[steps.Losses]]:
     model = EnhancedAuditedModel.build(config, SEED, head=False)
     model.to(memory_format=torch.channels_last)
@@ -133,7 +135,7 @@ def train_apart(
     objective = steps.new_objective(config.mint.model_copy(update={"mint_weight": 0.0}))
     found = []
     model.train()
-    for number, batch in enumerate(make_batches(config)):
+    for number, batch in enumerate(make_batches(config, steps_taken)):
         if number == restart_after:
             state = link.held.state(number)
             link.held = HeldMint(config, shapes, SEED + 1, make_codes(config))
@@ -177,17 +179,21 @@ def test_training_in_bfloat16_comes_to_the_same_too(head: str) -> None:
     assert split_training.compose(model.weights(), held.weights()) == together.weights()
 
 
-def test_in_half_precision_the_weights_stay_close() -> None:
-    config = make_config(evidence="codes", head="strided")
-    together, _ = train_together(config)
-    model, held, _ = train_apart(config)
-    start = EnhancedAuditedModel.build(config, SEED).state_dict()
-    expected = together.state_dict()
-    found = load(split_training.compose(model.weights(), held.weights()))
-    weights = [name for name, _ in together.named_parameters()]
-    moved = sum((expected[name] - start[name]).square().sum() for name in weights)
-    off = sum((expected[name] - found[name]).square().sum() for name in weights)
-    assert 0 < off < 1e-4 * moved
+@pytest.mark.parametrize("evidence", ["membership", "codes"])
+@pytest.mark.parametrize("head", ["convolutional", "fully_connected", "strided"])
+def test_in_half_precision_one_step_is_off_by_rounding_alone(head: str, evidence: str) -> None:
+    # Later steps multiply what is off: a unit that was just below zero is then above.
+    config = make_config(evidence=evidence, head=head)
+    start = EnhancedAuditedModel.build(config, SEED)
+    together, _ = train_together(config, steps_taken=1)
+    model, held, _ = train_apart(config, steps_taken=1)
+    apart = load(split_training.compose(model.weights(), held.weights()))
+    moved, off = 0.0, 0.0
+    for name, weights in together.named_parameters():
+        moved += float((weights - start.state_dict()[name]).square().sum())
+        off += float((weights - apart[name]).square().sum())
+    # Half precision rounds to 2^-11 of a value: once on the maps' way, once on the gradients'.
+    assert 0 < off < (2 * 2**-11) ** 2 * moved
 
 
 def test_a_restart_from_a_kept_state_changes_nothing() -> None:

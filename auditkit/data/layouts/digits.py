@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from auditkit.data.layouts.listing import Listing
 from auditkit.data.source import DataSource
@@ -14,6 +13,8 @@ WHITE = 16
 
 def listing(_path: Path, _source: DataSource) -> Listing:
     """List the digits; they come with scikit-learn, without any file."""
+    from sklearn.datasets import load_digits  # slow to load, and other layouts do without
+
     loaded = load_digits()
     pixels = np.rint(loaded.images * 255 / WHITE).astype(np.uint8)[..., np.newaxis]
     names = [str(digit) for digit in range(10)]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torchvision
 from PIL import Image
 
 from auditkit.data.errors import PoolNotFoundError, UnknownDatasetError
@@ -51,6 +50,8 @@ def listed(name: str, root: Path, part: Part) -> Listing:
 
 
 def _opened(name: str, root: Path, part: Part) -> Any:  # noqa: ANN401
+    import torchvision  # slow to load, and other layouts do without
+
     kind = getattr(torchvision.datasets, name, None)
     if not (inspect.isclass(kind) and issubclass(kind, torchvision.datasets.VisionDataset)):
         raise UnknownDatasetError(

@@ -88,7 +88,9 @@ def training_seconds(run_folder: Path) -> tuple[float, int]:
     return sum(between) / len(between) * steps, steps
 
 
-def print_costs(result: ReplayResult, segments: int, trained: float, fixed: float) -> None:
+def print_costs(
+    result: ReplayResult, segments: int, trained: float, fixed: float, interval: int = INTERVAL
+) -> None:
     """Print the table of cost against detection."""
     shares = "".join(f" f = {100 * share:g} % |" for share in SHARES)
     print(f"| segments c | steps | replay / training |{shares}")
@@ -104,7 +106,7 @@ def print_costs(result: ReplayResult, segments: int, trained: float, fixed: floa
         steps = sum(one.steps for one in taken)
         print(f"| {count} | {steps} | {100 * seconds / trained:.1f} % |{found}")
     print(
-        f"\n{segments} segments of {INTERVAL} steps; besides, once per replay: {fixed:.0f} s "
+        f"\n{segments} segments of {interval} steps; besides, once per replay: {fixed:.0f} s "
         "(verifying the bundle, checking the packages, starting the process, initial state)\n"
     )
 

@@ -256,10 +256,11 @@ def main() -> None:
     parser.add_argument("--told", type=int, default=SIZES.told, help="members told to T")
     parser.add_argument("--external", type=int, default=SIZES.external, help="samples of E")
     parser.add_argument("--epochs", type=int, default=CONFIG.epochs)
+    parser.add_argument("--hidden", type=int, help="another hidden width of T than the rule's")
     parser.add_argument("--brief", action="store_true", help="training, copies and reader alone")
     arguments = parser.parse_args()
     sizes = SIZES.model_copy(update={"told": arguments.told, "external": arguments.external})
-    mint = CONFIG.mint.model_copy(update={"hidden": (hidden_width(sizes),)})
+    mint = CONFIG.mint.model_copy(update={"hidden": (arguments.hidden or hidden_width(sizes),)})
     config = CONFIG.model_copy(update={"epochs": arguments.epochs, "mint": mint})
 
     print(

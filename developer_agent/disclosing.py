@@ -24,10 +24,11 @@ from auditkit.evidence.replay import CommittedState, committed_states
 from auditkit.evidence.trust_history import TrustHistory
 from developer_agent.disk import write_atomically
 from developer_agent.errors import AgentError
+from developer_agent.granted import GrantedTraining
 from developer_agent.replay_evidence import ExecutableSession, Opened
 from developer_agent.replay_execution import SegmentTask
 from developer_agent.replay_runs import Executed, Execution, Runner
-from developer_agent.replayed_loop import CodesNeededError, ReplaySession
+from developer_agent.replayed_loop import CodesNeededError
 from developer_agent.run_folder import RunFolder
 from developer_agent.segment_package import (
     CALIBRATION_NAME,
@@ -137,10 +138,10 @@ class Disclosure:
         return Manifest(self.pool, self.folder.manifest_key.read())
 
     @cached_property
-    def session(self) -> ReplaySession:
+    def session(self) -> GrantedTraining:
         """Request and grant of the run."""
         request = SessionRequest.from_bytes(self.folder.request.read())
-        return ReplaySession(request, read_grant(self.folder))
+        return GrantedTraining(request=request, grant=read_grant(self.folder))
 
     @cached_property
     def states(self) -> dict[int, CommittedState]:

@@ -15,7 +15,7 @@ from auditkit.evidence.replay_checks import OpenDraw, check_draw
 from auditkit.evidence.trust_history import TrustHistory
 from auditkit.evidence.verify import verify_bundle
 from developer_agent.errors import AgentError
-from developer_agent.replayed_loop import ReplaySession
+from developer_agent.granted import GrantedTraining
 from developer_agent.segment_package import (
     CALIBRATION_NAME,
     CalibrationPackage,
@@ -60,9 +60,9 @@ class ExecutableSession:
     codes: SessionCodes | None
 
     @cached_property
-    def session(self) -> ReplaySession:
+    def session(self) -> GrantedTraining:
         """What a training loop may know."""
-        return ReplaySession(self.request, self.grant)
+        return GrantedTraining(request=self.request, grant=self.grant)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def open_session(
         )
     description = ModelDescription.from_bytes(bundle.description)
     request, grant = documents.request, documents.grant
-    session = ReplaySession(request, grant)
+    session = GrantedTraining(request=request, grant=grant)
     codes = None
     if grant.code_commitment is not None and code_secret is not None:
         check_secret(code_secret, grant.code_commitment)

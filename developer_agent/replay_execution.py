@@ -38,11 +38,11 @@ from developer_agent.environment import (
     describe_environment,
     make_deterministic,
 )
+from developer_agent.granted import GrantedTraining
 from developer_agent.replayed_loop import (
     InitialReplay,
     Loop,
     PackageSamples,
-    ReplaySession,
     ScoresReplay,
     SegmentReplay,
     execute,
@@ -173,7 +173,7 @@ class _Execution:
         self._loop: Loop = (
             built_in_loop if task.loop is None else load_loop((code_folder or source) / task.loop)
         )
-        self._session = ReplaySession(task.request, task.grant)
+        self._session = GrantedTraining(request=task.request, grant=task.grant)
         codes = source / CODES
         self._codes = (
             SessionCodes.unpack(

@@ -7,20 +7,20 @@ state, one segment, and the scores of C.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
-from auditkit.evidence.derivation import Indices, Schedule, derive_split
+from auditkit.evidence.derivation import Indices
 from auditkit.evidence.membership_codes import SessionCodes, stand_in_codes
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.evaluation import score_cohort
 from auditkit.mint.objective import Losses
 from auditkit.mint.scores import CohortScores
 from developer_agent.errors import AgentError
+from developer_agent.granted import GrantedTraining
 from developer_agent.joint_training import Batch, JointTraining, Samples, SupervisionOrderError
 from developer_agent.loop_interface import RunInterface
 from developer_agent.segment_package import OpenedSamples
@@ -36,9 +36,6 @@ from schemas import (
     CohortName,
     Normalisation,
     ReplaySegment,
-    SessionGrant,
-    SessionRequest,
-    TrainingConfig,
 )
 
 Loop = Callable[[RunInterface], object]
@@ -50,35 +47,6 @@ class ReplayEndedEarlyError(AgentError):
 
 class CodesNeededError(AgentError):
     """T learned codes, and the replay has none."""
-
-
-@dataclass(frozen=True)
-class ReplaySession:
-    """What a training loop may know of its session, without anything of the developer's."""
-
-    request: SessionRequest
-    grant: SessionGrant
-
-    @property
-    def config(self) -> TrainingConfig:
-        """What is trained."""
-        return self.request.config
-
-    @property
-    def nonce(self) -> bytes:
-        """The auditor's 32 random bytes."""
-        return bytes.fromhex(self.grant.nonce)
-
-    @cached_property
-    def schedule(self) -> Schedule:
-        """Every batch of the training."""
-        return Schedule(
-            nonce=self.nonce,
-            split=derive_split(self.nonce, self.grant.split),
-            batch_size=self.config.batch_size,
-            external_batch_size=self.config.external_batch_size,
-            epochs=self.config.epochs,
-        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +66,7 @@ class ReplaySupervision:
 
     def __init__(
         self,
-        session: ReplaySession,
+        session: GrantedTraining,
         samples: Samples,
         codes: SessionCodes | None,
         *,
@@ -212,7 +180,7 @@ class SegmentReplay(ReplaySupervision):
 
     def __init__(
         self,
-        session: ReplaySession,
+        session: GrantedTraining,
         samples: Samples,
         codes: SessionCodes | None,
         *,
@@ -274,7 +242,7 @@ class ScoresReplay(ReplaySupervision):
 
     def __init__(
         self,
-        session: ReplaySession,
+        session: GrantedTraining,
         samples: PackageSamples,
         codes: SessionCodes | None,
         weights: bytes,
@@ -317,11 +285,11 @@ class ScoresReplay(ReplaySupervision):
 class ReplayedRun:
     """What a training loop is called with in a replay."""
 
-    session: ReplaySession
+    session: GrantedTraining
     supervision: ReplaySupervision
 
 
-def execute(loop: Loop, session: ReplaySession, supervision: ReplaySupervision) -> None:
+def execute(loop: Loop, session: GrantedTraining, supervision: ReplaySupervision) -> None:
     """Run a training loop over one replay.
 
     Raises:

@@ -10,17 +10,16 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 
 from auditkit.data.manifest import Manifest
 from auditkit.data.pools import Pool
 from auditkit.evidence import canonical, dsse, statements, trust
-from auditkit.evidence.derivation import Schedule, derive_split
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.membership_codes import check_committed
 from developer_agent.client import ServerClient
 from developer_agent.environment import SourceFile, code_digest, describe_environment
 from developer_agent.errors import AgentError
+from developer_agent.granted import GrantedTraining
 from developer_agent.patience import patiently
 from developer_agent.recorder import Recorder
 from developer_agent.run_folder import RunFolder
@@ -46,42 +45,19 @@ class RunMismatchError(AgentError):
     """The run folder belongs to another configuration, data set or code version."""
 
 
-@dataclass(frozen=True)
-class Session:
+@dataclass(frozen=True, kw_only=True)
+class Session(GrantedTraining):
     """An open session, with all that the agent needs to train under it."""
 
     folder: RunFolder
     trust_root: TrustRoot
     order: AuditOrder
-    request: SessionRequest
-    grant: SessionGrant
     grant_digest: str
     key: SigningKey | None
     """None: it is gone with the container that opened the session."""
     pool: Pool
     test: Pool
     manifest: Manifest
-
-    @property
-    def config(self) -> TrainingConfig:
-        """What is trained."""
-        return self.request.config
-
-    @property
-    def nonce(self) -> bytes:
-        """The auditor's 32 random bytes."""
-        return bytes.fromhex(self.grant.nonce)
-
-    @cached_property
-    def schedule(self) -> Schedule:
-        """Every batch of the training. Asked for in every step, and derived once."""
-        return Schedule(
-            nonce=self.nonce,
-            split=derive_split(self.nonce, self.grant.split),
-            batch_size=self.config.batch_size,
-            external_batch_size=self.config.external_batch_size,
-            epochs=self.config.epochs,
-        )
 
 
 @dataclass(frozen=True)

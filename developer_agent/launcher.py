@@ -304,7 +304,8 @@ def _lockdown(prepared: _Prepared, relay: Relay, user: tuple[int, int]) -> Lockd
         test=binds.get("test"),
         user=user,
         memory_bytes=int(settings.memory_gib * GIB),
-        cpus=settings.cpus or float(os.cpu_count() or 1),
+        # The engine may have been given fewer cores than the machine has, and refuses more.
+        cpus=settings.cpus or float(prepared.engine.facts().cpus),
         most_processes=MOST_PROCESSES,
         gpus=tuple(settings.gpus.split(",")) if settings.gpus else (),
         terminal=prepared.launch.terminal,

@@ -6,7 +6,6 @@ containment are checked on the started container, by the same code as for a trai
 """
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,7 +49,7 @@ class ContainerRunner:
         display: what one sees while a container is prepared.
         output: where the containers' own output goes.
         memory_gib: what a container may take.
-        cpus: cores that a container may take; None: all that this process may.
+        cpus: cores that a container may take; None: all that the engine has.
     """
 
     archive: Path
@@ -88,7 +87,7 @@ class ContainerRunner:
             test=None,
             user=user,
             memory_bytes=int(self.memory_gib * GIB),
-            cpus=self.cpus or float(len(os.sched_getaffinity(0))),
+            cpus=self.cpus or float(self._engine.facts().cpus),
             most_processes=MOST_PROCESSES,
             labels={REPLAY_LABEL: target.name},
         )

@@ -46,7 +46,7 @@ class ContainerConfig(Schema):
         default=None, description="path of what `cosign download signature` gave for the image"
     )
     memory_gib: FiniteFloat = Field(default=DEFAULT_MEMORY_GIB, gt=0.0)
-    cpus: FiniteFloat | None = Field(default=None, gt=0.0, description="None: all of the machine's")
+    cpus: FiniteFloat | None = Field(default=None, gt=0.0, description="None: all of the engine's")
     gpus: str | None = Field(
         default=None, description="`all`, or identifiers of GPUs with commas between them"
     )

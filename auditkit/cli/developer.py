@@ -231,12 +231,14 @@ def _submit(run: "Run", folder: "RunFolder") -> "RunResult":
 
 
 def _run(config: Path, overrides: list[str] | None) -> "Run":
-    from developer_agent.supervised_run import Run
-
     loaded = load_config(config, overrides)
     base = config.resolve().parent
     token_file = loaded.server.token_file
-    return Run(loaded, base, read_token(None if token_file is None else base / token_file))
+    token = read_token(None if token_file is None else base / token_file)
+    # Only now, since it loads torch: a mistyped setting is told at once.
+    from developer_agent.supervised_run import Run
+
+    return Run(loaded, base, token)
 
 
 def load_config(config: Path, overrides: list[str] | None) -> "RunConfig":

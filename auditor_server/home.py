@@ -31,7 +31,8 @@ from auditor_server.errors import (
 )
 from auditor_server.keys import open_key_file, write_private
 from auditor_server.store.blobs import BlobStore
-from auditor_server.store.store import Store, make_engine
+from auditor_server.store.engine import make_engine
+from auditor_server.store.store import Store
 from auditor_server.tokens import TokenRole
 from auditor_server.trust_files import TrustFile
 from schemas import Role, RoleName, TrustRoot

@@ -47,7 +47,7 @@ class Auditor:
             home.signing_key(role)
         store = home.open_store(settings.database_url)
         try:
-            store.create_tables()
+            store.prepare()
         except DBAPIError as error:
             raise HomeError(
                 f"the database of {home.path} can't be used: {error.orig}; restore it from a backup"

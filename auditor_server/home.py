@@ -284,7 +284,7 @@ def create_home(
     # SQLite gives its side files the mode of the database, which holds the secrets of codes.
     write_private(path / DATABASE_FILE, b"")
     store = home.open_store()
-    store.create_tables()
+    store.prepare()
     issued = {role: tokens.issue(store, role, now) for role in tokens.ROLES}
     store.close()
     return Home(path, issued)

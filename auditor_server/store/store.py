@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session, sessionmaker, undefer
 from auditor_server.store import registrations
 from auditor_server.store.custody import CustodyStore
 from auditor_server.store.engine import ROW_LOCK, check_durable, reading, settled
+from auditor_server.store.migrations import upgrade
 from auditor_server.store.models import (
-    Base,
     ContinuationRow,
     OrderRow,
     ReplayRow,
@@ -50,10 +50,17 @@ class Store:
         self.witnessings = WitnessingStore(self._write, self._read)
         self.custody = CustodyStore(self._write, self._read)
 
-    def create_tables(self) -> None:
-        """Create what is not there yet."""
+    def prepare(self) -> None:
+        """Bring the tables to those of this version of the server.
+
+        Raises:
+            DatabaseSchemaError: they are another version's, and can't be brought there.
+            DatabaseNotDurableError: the database is set up to lose what it has committed.
+            sqlalchemy.exc.DBAPIError: the database can't be used.
+
+        """
         check_durable(self._engine)
-        Base.metadata.create_all(self._engine)
+        upgrade(self._engine)
         self.registry.create()
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ T = TypeVar("T")
 def stores(database_url: str) -> Iterator[list[Store]]:
     """The same database, opened as often as there are writers, as by so many servers."""
     stores = [Store(make_engine(database_url)) for _ in range(WRITERS)]
-    stores[0].create_tables()
+    stores[0].prepare()
     stores[0].add_token(TokenRow(id="dev", role="developer", secret_hash=b"1", created_at=NOW))
     stores[0].add_order(
         OrderRow(order_id="order", digest=DIGEST, envelope=envelope(b"order"), received_at=NOW)
@@ -366,7 +366,7 @@ def test_a_database_that_forgets_is_not_used(
     postgresql.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
     store = Store(make_engine(url))
     with pytest.raises(DatabaseNotDurableError, match="synchronous_commit = off"):
-        store.create_tables()
+        store.prepare()
     store.close()
 
 

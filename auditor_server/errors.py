@@ -40,6 +40,10 @@ class DatabaseNotFoundError(HomeError):
     """The home has no database of its own, and none was named."""
 
 
+class DatabaseInUseError(HomeError):
+    """The database holds another auditor's documents already."""
+
+
 class DatabaseNotDurableError(HomeError):
     """The database is set up to lose what it has committed."""
 
@@ -56,6 +60,12 @@ class TrustRootNotFoundError(ServerError):
 
 class PortInUseError(ServerError):
     """The address can't be bound: another program listens there, or it is not ours."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class WorkerFailedError(ServerError):
+    """A process of the server could not start."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 

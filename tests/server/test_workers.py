@@ -192,6 +192,8 @@ def check_bundle(server: LiveServer, agent: HandBuiltAgent) -> None:
 def test_many_agents_at_once(service: LiveServer) -> None:
     """Nothing is lost, doubled or forked, whoever answers."""
     digest = service.add_order("shared")
+    unheard_of = service.client("developer").get("/sessions/no%00such")
+    assert unheard_of.status_code in {404, 422}, unheard_of.text
     if service.workers > 1:
         wait_until(lambda: len(workers_of(service)) == service.workers)
     with ThreadPoolExecutor(SESSIONS + READERS) as pool:

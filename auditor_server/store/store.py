@@ -410,22 +410,28 @@ class Store:
 
     # Verification summaries
 
-    def add_verification(self, verification: VerificationRow) -> None:
-        """Store a verification summary."""
+    def add_verification(
+        self,
+        session_id: str,
+        make: Callable[[Sequence[VerificationRow]], VerificationRow | None],
+    ) -> None:
+        """Store the next verification summary of a session.
+
+        Args:
+            session_id: the session.
+            make: given all that were signed, in their order; None: there is nothing to add.
+        """
         with self._write.begin() as transaction:
-            transaction.add(verification)
-            registered = [registrations.of_verification(verification)]
-            append(transaction, registered, verification.verified_at)
+            _lock(transaction, session_id)
+            row = make(transaction.scalars(_verifications_of(session_id)).all())
+            if row is not None:
+                transaction.add(row)
+                append(transaction, [registrations.of_verification(row)], row.verified_at)
 
     def verifications(self, session_id: str) -> Sequence[VerificationRow]:
         """Return all verification summaries of a session in the order of signing."""
-        statement = (
-            select(VerificationRow)
-            .where(VerificationRow.session_id == session_id)
-            .order_by(VerificationRow.number)
-        )
         with self._read() as transaction:
-            return transaction.scalars(statement).all()
+            return transaction.scalars(_verifications_of(session_id)).all()
 
     # Replays
 
@@ -495,6 +501,14 @@ def _continuations_of(session_id: str) -> Select[ContinuationRow]:
         select(ContinuationRow)
         .where(ContinuationRow.session_id == session_id)
         .order_by(ContinuationRow.number)
+    )
+
+
+def _verifications_of(session_id: str) -> Select[VerificationRow]:
+    return (
+        select(VerificationRow)
+        .where(VerificationRow.session_id == session_id)
+        .order_by(VerificationRow.number)
     )
 
 

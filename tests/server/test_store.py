@@ -1,6 +1,6 @@
 """The store on both databases: what several servers do at once must come out as if one had."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
@@ -27,6 +27,7 @@ from auditor_server.store import (
     SubmissionRow,
     TokenRow,
     VerdictRow,
+    VerificationRow,
     WitnessingRow,
 )
 from auditor_server.store.engine import make_engine
@@ -267,6 +268,27 @@ def test_draws_are_numbered_without_gap(stores: list[Store]) -> None:
         return store.add_draw(session.id, make).number
 
     assert sorted(at_once(stores, draw)) == list(range(1, WRITERS + 1))
+
+
+def test_a_verification_is_numbered_by_those_before_it(stores: list[Store]) -> None:
+    session = open_session(stores[0], "session")
+    seen: list[int] = []
+
+    def verify(number: int, store: Store) -> None:
+        def make(signed: Sequence[VerificationRow]) -> VerificationRow | None:
+            seen.append(len(signed))
+            if len(signed) == WRITERS - 1:
+                return None
+            signed_now = envelope(f"{number}".encode())
+            return VerificationRow(session_id=session.id, envelope=signed_now, verified_at=NOW)
+
+        store.add_verification(session.id, make)
+
+    before = check_registry(stores[0])
+    at_once(stores, verify)
+    assert sorted(seen) == list(range(WRITERS))
+    assert len(stores[0].verifications(session.id)) == WRITERS - 1
+    assert check_registry(stores[0]) == before + WRITERS - 1
 
 
 def test_verdicts_of_many_servers_are_all_registered(stores: list[Store]) -> None:

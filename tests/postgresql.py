@@ -29,6 +29,13 @@ SETTINGS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest --database postgresql --workers 4 tests/server`: the shared server, run like that."""
+    group = parser.getgroup("server")
+    group.addoption("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    group.addoption("--workers", type=int, default=1)
+
+
 @dataclass(frozen=True)
 class PostgreSQL:
     """A running server, reached through a socket in a folder of its own."""

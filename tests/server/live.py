@@ -16,7 +16,8 @@ from auditkit.evidence import dsse, statements
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditor_server.home import Home, create_home
-from auditor_server.settings import DATABASE_URL_VARIABLE
+from auditor_server.settings import DATABASE_URL_VARIABLE, ServerSettings
+from auditor_server.store import Store
 from auditor_server.tokens import TokenRole
 from schemas import SessionGrant
 
@@ -71,6 +72,17 @@ class LiveServer:
         self.process.wait(timeout=30)
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+    @property
+    def settings(self) -> ServerSettings:
+        url = self.database_url
+        return ServerSettings(
+            home=self.home.path, database_url=None if url is None else SecretStr(url)
+        )
+
+    def open_store(self) -> Store:
+        """The server's database, beside the server."""
+        return self.home.open_store(self.settings.database_url)
 
     def client(self, role: TokenRole | None) -> Client:
         return Client(self.url, self.home.tokens[role] if role else None)

@@ -20,7 +20,6 @@ from auditkit.evidence.keys import SigningKey
 from auditkit.mint.split_training import CORRECT, LOSSES, pack_maps
 from auditor_server.context import Auditor
 from auditor_server.mint_custody import MintCustody
-from auditor_server.settings import ServerSettings
 from schemas import (
     CodesRequest,
     MintConfig,
@@ -247,7 +246,7 @@ class Worker:
     """One worker process's holder of T; all share the home and its database."""
 
     def __init__(self, server: LiveServer) -> None:
-        self._auditor = Auditor.open(ServerSettings(home=server.home.path))
+        self._auditor = Auditor.open(server.settings)
         self._custody = MintCustody(self._auditor, 8)
 
     def ask(self, agent: HandBuiltAgent, kind: str, step: int, payload: bytes) -> bytes:

@@ -222,9 +222,7 @@ def test_many_agents_at_once(service: LiveServer) -> None:
     service.stop()
     assert service.process.returncode in {0, -signal.SIGTERM}
     assert all(is_gone(worker) for worker in workers)
-    url = service.database_url
-    settings = ServerSettings(home=service.home.path, database_url=SecretStr(url) if url else None)
-    prepare(settings)  # checks the whole registry against every head that was signed
+    prepare(service.settings)  # checks the whole registry against every head that was signed
 
 
 def test_workers_are_replaced_and_end_with_their_parent(workers_server: LiveServer) -> None:
@@ -289,9 +287,8 @@ def test_two_auditors_do_not_share_a_database(
 ) -> None:
     url = new_postgresql_database()
     server = LiveServer(make_home(tmp_path, url), database_url=url)
-    settings = ServerSettings(home=server.home.path, database_url=SecretStr(url))
-    prepare(settings)
+    prepare(server.settings)
     with pytest.raises(DatabaseInUseError):
         make_home(tmp_path / "other", url)
     assert not (tmp_path / "other" / "home").exists()
-    prepare(settings)
+    prepare(server.settings)

@@ -40,9 +40,43 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     """
     auditor = Auditor.open(settings)
+    _recover(auditor)
+    return _app(auditor)
+
+
+def prepare(settings: ServerSettings) -> None:
+    """Do once what several workers would each do at their start, before any of them starts.
+
+    Raises:
+        HomeError: see `create_app`.
+
+    """
+    auditor = Auditor.open(settings)
+    _recover(auditor)
+    Witnesses.of(auditor)
+    auditor.store.close()
+
+
+def create_worker_app(settings: ServerSettings) -> FastAPI:
+    """Return the application for one of several workers, after `prepare`.
+
+    What one worker must know of the others lies in the database or in the home. What it keeps in
+    memory is a copy, and it checks whether that still holds before it uses it.
+
+    Raises:
+        HomeError: see `create_app`.
+
+    """
+    return _app(Auditor.open(settings))
+
+
+def _recover(auditor: Auditor) -> None:
     recover(auditor)
     register_trust_roots(auditor)
-    witnesses = Witnesses.of(auditor)
+
+
+def _app(auditor: Auditor) -> FastAPI:
+    settings, witnesses = auditor.settings, Witnesses.of(auditor)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

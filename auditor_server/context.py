@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy.exc import DBAPIError
-
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.verify import COSIGNER_SUFFIX
 from auditor_server.errors import HomeError, SessionNotFoundError
@@ -45,17 +43,10 @@ class Auditor:
         home = open_home(settings.home)
         for role in NECESSARY_KEYS:
             home.signing_key(role)
-        store = home.open_store(settings.database_url)
-        try:
-            store.create_tables()
-        except DBAPIError as error:
-            raise HomeError(
-                f"the database of {home.path} can't be used: {error.orig}; restore it from a backup"
-            ) from error
         return cls(
             settings=settings,
             home=home,
-            store=store,
+            store=home.prepare_store(settings.database_url),
             blobs=home.blobs,
         )
 

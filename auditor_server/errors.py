@@ -32,6 +32,26 @@ class LateVersionError(HomeError):
     """A version of the trust root would have taken over already before it is put in its place."""
 
 
+class DatabaseUrlError(HomeError):
+    """The database's URL names no database that the server can use."""
+
+
+class DatabaseNotFoundError(HomeError):
+    """The home has no database of its own, and none was named."""
+
+
+class DatabaseInUseError(HomeError):
+    """The database holds another auditor's documents already."""
+
+
+class DatabaseNotDurableError(HomeError):
+    """The database is set up to lose what it has committed."""
+
+
+class DatabaseSchemaError(HomeError):
+    """The database's tables are not those that this version of the server knows."""
+
+
 class TrustRootNotFoundError(ServerError):
     """The auditor's trust root has no such version."""
 
@@ -40,6 +60,12 @@ class TrustRootNotFoundError(ServerError):
 
 class PortInUseError(ServerError):
     """The address can't be bound: another program listens there, or it is not ours."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class WorkerFailedError(ServerError):
+    """A process of the server could not start."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -64,6 +90,10 @@ class BodyTooLargeError(ServerError):
 
 class InvalidDocumentError(ServerError):
     """A document breaks its schema."""
+
+
+class UnstorableValueError(ServerError):
+    """A name or number that no database can hold, so nothing has it."""
 
 
 class MissingPartError(ServerError):

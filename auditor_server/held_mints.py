@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 from auditkit.evidence import mint_exchange
 from auditkit.evidence.canonical import sha256_hex, to_bytes
@@ -55,12 +56,29 @@ MOST_JOURNAL_BYTES = 512 * 2**20
 SEED_OF_NOTHING = 0  # only the shapes are asked for
 
 
+class Place(NamedTuple):
+    """Where the training of a T stands: after a step, since it last went back."""
+
+    step: int
+    rewinds: int
+
+
+class Live(NamedTuple):
+    """A T in memory, and how often the training had gone back when it was put there."""
+
+    mint: SessionMint
+    rewinds: int
+
+
 class HeldMints:
-    """The MINT Models in memory; the others are rebuilt from what is kept."""
+    """The MINT Models in memory; the others are rebuilt from what is kept.
+
+    Another worker may have gone on with a T since: then the one in memory is rebuilt, too.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._live: OrderedDict[str, SessionMint] = OrderedDict()
+        self._live: OrderedDict[str, Live] = OrderedDict()
 
     def exchange(self, desk: "Desk", request: MintExchangeRequest, payload: bytes) -> bytes:
         """Do what a verified request asks for, and return the answer to it."""
@@ -106,11 +124,14 @@ class HeldMints:
 
     def _mint(self, desk: "Desk") -> SessionMint:
         """Return T as it stands, from memory or from what is kept."""
-        mint = self._live.pop(desk.session_id, None) or desk.rebuild()
-        self._live[desk.session_id] = mint
+        place = desk.place()
+        live = self._live.pop(desk.session_id, None)
+        if live is None or Place(live.mint.step_done, live.rewinds) != place:
+            live = Live(desk.rebuild(), place.rewinds)
+        self._live[desk.session_id] = live
         if len(self._live) > self._most:
             self._live.popitem(last=False)
-        return mint
+        return live.mint
 
 
 class Desk:
@@ -163,6 +184,11 @@ class Desk:
     def rewind(self, step: int) -> bool:
         """Forget what came after a step; tell whether a step was forgotten."""
         return self._store.rewind(self.session_id, step, self._auditor.now()) > 0
+
+    def place(self) -> Place:
+        """Return where the training stands, by what is stored."""
+        last_step = self._store.last_step(self.session_id)
+        return Place(last_step, len(self._store.rewinds(self.session_id)))
 
     def rebuild(self) -> SessionMint:
         """Return T as it stood after the last step that was answered."""

@@ -17,12 +17,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
+from pydantic import SecretStr
+from sqlalchemy.exc import DBAPIError
+
 from auditkit.evidence import trust
 from auditkit.evidence.errors import TrustRoleMissingError
 from auditkit.evidence.keys import PublicKey, Signer, SigningKey
 from auditkit.evidence.trust_history import TrustHistory
 from auditor_server import tokens
 from auditor_server.errors import (
+    DatabaseInUseError,
+    DatabaseNotFoundError,
     HomeError,
     HomeExistsError,
     HomeNotFoundError,
@@ -30,8 +35,10 @@ from auditor_server.errors import (
     TrustRootNotFoundError,
 )
 from auditor_server.keys import open_key_file, write_private
+from auditor_server.settings import DATABASE_URL_VARIABLE
 from auditor_server.store.blobs import BlobStore
-from auditor_server.store.store import Store, make_engine
+from auditor_server.store.engine import make_engine
+from auditor_server.store.store import Store
 from auditor_server.tokens import TokenRole
 from auditor_server.trust_files import TrustFile
 from schemas import Role, RoleName, TrustRoot
@@ -212,9 +219,40 @@ class Home:
         """The folder of private keys."""
         return self.path / KEYS_FOLDER
 
-    def open_store(self, database_url: str | None = None) -> Store:
-        """Open the database; None means the one inside the home."""
-        return Store(make_engine(database_url or self.database_url))
+    def open_store(self, database_url: SecretStr | None = None) -> Store:
+        """Open the database; None means the one inside the home.
+
+        Raises:
+            DatabaseUrlError: the URL names no database that the server can use.
+            DatabaseNotFoundError: there is none inside the home.
+
+        """
+        if database_url is not None:
+            return Store(make_engine(database_url.get_secret_value()))
+        if not (self.path / DATABASE_FILE).exists():
+            raise DatabaseNotFoundError(
+                f"{self.path} has no {DATABASE_FILE}; if its database is elsewhere, name it in "
+                f"{DATABASE_URL_VARIABLE}, or restore the file from a backup"
+            )
+        return Store(make_engine(self.database_url))
+
+    def prepare_store(self, database_url: SecretStr | None = None) -> Store:
+        """Open the database, and bring its tables to those of this version.
+
+        Raises:
+            HomeError: see `open_store` and `Store.prepare`, or the database can't be used.
+
+        """
+        store = self.open_store(database_url)
+        try:
+            store.prepare()
+        except DBAPIError as error:
+            store.close()
+            raise HomeError(
+                f"the database of {self.path} can't be used: {str(error.orig).strip()}; start it, "
+                "or restore it from a backup"
+            ) from error
+        return store
 
 
 def create_home(
@@ -226,6 +264,7 @@ def create_home(
     root_keys: RootKeys | None = None,
     root_passphrase: bytes | None = None,
     lifetime: timedelta = TRUST_ROOT_LIFETIME,
+    database_url: SecretStr | None = None,
 ) -> Home:
     """Make a new home: keys for all roles, the trust root, an empty database, tokens.
 
@@ -238,12 +277,15 @@ def create_home(
             in the home.
         root_passphrase: protects the root key that is made here; None: it lies open.
         lifetime: until the trust root expires.
+        database_url: of an empty database; None: SQLite in the home.
 
     Returns:
         The home, with its tokens in clear. They are stored hashed and can't be shown again.
 
     Raises:
         HomeExistsError: something lies at `path` already.
+        DatabaseInUseError: another auditor's documents are in the database.
+        HomeError: the database can't be used, see `Home.prepare_store`.
         ThresholdError: `root_keys` has nobody who signs.
         pydantic.ValidationError: `auditor` or `origin` break the schema of the trust root, or the
             threshold can't be met.
@@ -253,6 +295,7 @@ def create_home(
         raise HomeExistsError(
             f"{path} is not empty; choose another folder, the keys in a home are never overwritten"
         )
+    store = None if database_url is None else _empty_store(path, database_url)
     keys = {role: SigningKey.generate() for role in KEY_ROLES if role != "root" or not root_keys}
     if root_keys is None:
         root_keys = RootKeys([keys["root"]], [keys["root"].public])
@@ -280,13 +323,23 @@ def create_home(
         write_private(path / KEYS_FOLDER / f"{role}.pem", pem)
     (path / TRUST_ROOT_FILE).write_bytes(signed)
     home = Home(path)
-    # SQLite gives its side files the mode of the database, which holds the secrets of codes.
-    write_private(path / DATABASE_FILE, b"")
-    store = home.open_store()
-    store.create_tables()
+    if store is None:
+        # SQLite gives its side files the mode of the database, which holds the secrets of codes.
+        write_private(path / DATABASE_FILE, b"")
+        store = home.prepare_store()
     issued = {role: tokens.issue(store, role, now) for role in tokens.ROLES}
     store.close()
     return Home(path, issued)
+
+
+def _empty_store(path: Path, database_url: SecretStr) -> Store:
+    store = Home(path).prepare_store(database_url)
+    if store.registry.size():
+        store.close()
+        raise DatabaseInUseError(
+            "another auditor's documents are in this database; every auditor needs one of their own"
+        )
+    return store
 
 
 def open_home(path: Path) -> Home:

@@ -16,6 +16,7 @@ from auditor_server.errors import (
     ExchangeKeyError,
     ExchangeSessionError,
 )
+from auditor_server.process_locks import alone
 from auditor_server.records import check_open
 from auditor_server.session_keys import SessionKeys
 from auditor_server.store import SessionRow
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 
 class MintCustody:
-    """The MINT Models that this server holds. One exchange is worked on at a time."""
+    """The MINT Models that this server holds.
+
+    One exchange is worked on at a time; of one session, also by all worker processes together.
+    """
 
     def __init__(self, auditor: Auditor, most_in_memory: int) -> None:
         """Hold T for the auditor's sessions; `most_in_memory` of them are kept loaded."""
@@ -86,7 +90,7 @@ class MintCustody:
         self._check_size(request, payload)
         keys.check_not_revoked(self._auditor.trust_root())
         check_open(session, grant, self._auditor.now())
-        with self._lock:
+        with self._lock, alone(self._auditor.home.path, f"mint-{session.id}"):
             # It takes torch to train; a server that is not asked to never loads it.
             from auditor_server.held_mints import Desk, HeldMints
 

@@ -7,13 +7,14 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError as UnstorableError
 from starlette.exceptions import HTTPException
 
 from auditkit.data.errors import DataError
 from auditkit.evidence.errors import EvidenceError, TrustRootError
 from auditkit.mint.errors import MintError
 from auditkit.reports.errors import ReportError
-from auditor_server.errors import ServerError
+from auditor_server.errors import ServerError, UnstorableValueError
 from schemas.wire import Problem
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -31,6 +32,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(MintError, _known_error)
     app.add_exception_handler(DataError, _known_error)
     app.add_exception_handler(ReportError, _known_error)
+    app.add_exception_handler(UnstorableError, _unstorable_value)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.add_exception_handler(Exception, _unexpected_error)
@@ -50,6 +52,16 @@ def _known_error(_request: Request, error: Exception) -> JSONResponse:
     status = _status(error)
     headers = {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else None
     return _answer(status, TYPE_PREFIX + name, title, str(error), headers)
+
+
+def _unstorable_value(request: Request, _error: Exception) -> JSONResponse:
+    return _known_error(
+        request,
+        UnstorableValueError(
+            "expected text without NUL characters and numbers of at most 64 bits; nothing that is "
+            "stored here has such a name or number"
+        ),
+    )
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -236,7 +236,9 @@ def _head(auditor: Auditor, tree: Tree, newest: RegistryHeadRow | None) -> Regis
 def _check_stored(auditor: Auditor) -> None:
     """Recompute the whole tree and compare it with every head that was ever signed."""
     registry = auditor.store.registry
-    size, heads = registry.size(), registry.roots_of_heads()
+    # Heads first: another server may append and sign between the two.
+    heads = registry.roots_of_heads()
+    size = registry.size()
     frontier = merkle.Frontier()
     bounds = sorted({*range(0, size, ENTRIES_PER_READ), *(s for s in heads if s <= size), size, 0})
     for start, end in pairwise([0, *bounds]):

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from auditkit.evidence.bundle import MAX_REQUEST_BYTES
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8470
+# Environments are not shown to other users of a machine; command lines are.
+DATABASE_URL_VARIABLE = "AUDITKIT_DATABASE_URL"
+MOST_WORKERS = 64
 
 MEBIBYTE = 2**20
 
@@ -47,12 +50,14 @@ HELD_MINTS_IN_MEMORY = 8
 
 
 class ServerSettings(BaseModel):
-    """Settings of one server process."""
+    """Settings of one server, be it one process or several."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     home: Path = Field(description="the auditor's home folder, made by `create_home`")
-    database_url: str | None = Field(default=None, description="None: SQLite in the home folder")
+    database_url: SecretStr | None = Field(
+        default=None, description="None: SQLite in the home folder"
+    )
     most_weights_bytes: int = Field(default=MOST_WEIGHTS_BYTES, gt=0)
     most_scores_bytes: int = Field(default=MOST_SCORES_BYTES, gt=0)
     most_description_bytes: int = Field(default=MOST_DESCRIPTION_BYTES, gt=0)

@@ -1,5 +1,7 @@
 """What the auditor signs about a submission, once it has verified it."""
 
+from collections.abc import Sequence
+
 from auditkit.evidence import dsse, statements
 from auditkit.evidence.bundle import Bundle
 from auditkit.evidence.registry_checks import sealed_checkpoint
@@ -40,21 +42,22 @@ def sign_summary(
         description_digest=submission.description_digest,
         scores_digest=submission.scores_digest,
     )
-    signed = auditor.store.verifications(submission.session_id)
-    if signed and _same_findings(_read(signed[-1]), summary):
-        return
-    identifier = f"{submission.session_id}/{len(signed) + 1}"
-    subjects = statements.subject("verification", identifier, summary)
-    payload = statements.make(statements.VERIFICATION_PREDICATE, summary, subjects)
-    auditor.store.add_verification(
-        VerificationRow(
+
+    def make(signed: Sequence[VerificationRow]) -> VerificationRow | None:
+        if signed and _same_findings(_read(signed[-1]), summary):
+            return None
+        identifier = f"{submission.session_id}/{len(signed) + 1}"
+        subjects = statements.subject("verification", identifier, summary)
+        payload = statements.make(statements.VERIFICATION_PREDICATE, summary, subjects)
+        return VerificationRow(
             session_id=submission.session_id,
             envelope=dsse.sign(
                 payload, [auditor.signing_key("verdict", report.verified_at)]
             ).to_bytes(),
             verified_at=report.verified_at,
         )
-    )
+
+    auditor.store.add_verification(submission.session_id, make)
 
 
 def _read(row: VerificationRow) -> VerificationSummary:

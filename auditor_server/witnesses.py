@@ -24,6 +24,7 @@ from auditkit.evidence.witnessing import AddCheckpoint, Cosignature, StaleOldSiz
 from auditor_server.context import Auditor
 from auditor_server.documents import explain
 from auditor_server.errors import HomeError, WitnessNotConfiguredError
+from auditor_server.process_locks import alone
 from auditor_server.store import SessionRow, WitnessingRow
 from auditor_server.store.witnessings import SESSION_PREFIX
 from auditor_server.witness_client import (
@@ -307,14 +308,15 @@ class _Courier:
                 self._changed.wait(left)
 
     def _bring(self, log: str) -> None:
-        """Bring a witness up to the end of a log, step by step."""
+        """Bring a witness up to the end of a log, step by step, where no other worker has."""
         while not self._stopping:
-            row = self._auditor.store.witnessings.get(log, self._witness)
-            step = self._step(log, row)
-            if step is None:
-                return
-            self._failures = 0
-            self._auditor.store.witnessings.put(step)
+            with alone(self._auditor.home.path, f"witness-{self._witness}"):
+                row = self._auditor.store.witnessings.get(log, self._witness)
+                step = self._step(log, row)
+                if step is None:
+                    return
+                self._failures = 0
+                self._auditor.store.witnessings.put(step)
 
     def _step(self, log: str, row: WitnessingRow | None) -> WitnessingRow | None:
         """Get one cosignature; None: there is nothing that the witness has not cosigned."""

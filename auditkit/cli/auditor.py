@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import SecretStr
 from rich.table import Table
 
 from auditkit.cli.connection import ServerOption, TokenFileOption, connect
@@ -14,7 +15,12 @@ from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, error_console, print_json, quoted
 from auditkit.cli.passphrases import PassphraseFileOption, ask_new_passphrase, given_passphrase
 from auditkit.evidence import dsse, statements
-from auditor_server.settings import DEFAULT_HOST, DEFAULT_PORT
+from auditor_server.settings import (
+    DATABASE_URL_VARIABLE,
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    MOST_WORKERS,
+)
 from schemas import AuditOrder
 
 if TYPE_CHECKING:
@@ -28,6 +34,16 @@ TOKENS_FOLDER = "tokens"
 HomeOption = Annotated[
     Path,
     typer.Option("--home", envvar="AUDITKIT_HOME", help="The auditor's folder: keys, database."),
+]
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        envvar=DATABASE_URL_VARIABLE,
+        help="The database, postgresql+psycopg://USER:PASSWORD@HOST/NAME, instead of SQLite in "
+        "the home. Others on this machine can read a command line: rather set the variable.",
+    ),
 ]
 
 order_app = typer.Typer(
@@ -49,6 +65,7 @@ def init(
         bool, typer.Option("--passphrase", help="Ask for a passphrase for the root key's file.")
     ] = False,
     passphrase_file: PassphraseFileOption = None,
+    database_url: DatabaseOption = None,
 ) -> None:
     """Set up an auditor: keys, trust root, database, and one access token per role.
 
@@ -62,9 +79,21 @@ def init(
     secret = given_passphrase(passphrase_file)
     if secret is None and passphrase:
         secret = ask_new_passphrase("the root key")
-    created = create_home(home, auditor, origin, datetime.now(UTC), root_passphrase=secret)
+    created = create_home(
+        home,
+        auditor,
+        origin,
+        datetime.now(UTC),
+        root_passphrase=secret,
+        database_url=database_secret(database_url),
+    )
     write_tokens(created)
     report_home(created)
+
+
+def database_secret(database_url: str | None) -> SecretStr | None:
+    """Return the URL of a database so that no message can show its password; empty: none."""
+    return SecretStr(database_url) if database_url else None
 
 
 def write_tokens(created: "Home") -> None:
@@ -97,15 +126,21 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")
     ] = DEFAULT_PORT,
+    database_url: DatabaseOption = None,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, max=MOST_WORKERS, help="Processes that serve."),
+    ] = 1,
 ) -> None:
     """Run the auditor's server until it is stopped with Ctrl-C."""
     from auditor_server.serve import serve as run_server
     from auditor_server.settings import ServerSettings
 
     run_server(
-        ServerSettings(home=home),
+        ServerSettings(home=home, database_url=database_secret(database_url)),
         host,
         port,
+        workers=workers,
         on_ready=lambda bound, actual: console.print(
             f"auditkit server for [bold]{quoted(home)}[/bold] on http://{bound}:{actual} "
             "(Ctrl-C stops it)"
@@ -123,6 +158,7 @@ def order_create(
         Path | None,
         typer.Option("--output", "-o", help="Write the signed order here as well."),
     ] = None,
+    database_url: DatabaseOption = None,
 ) -> None:
     """Sign an order and file it with the server of this home."""
     from auditor_server.context import Auditor
@@ -134,7 +170,8 @@ def order_create(
     now = datetime.now(UTC)
     order = read_order(file, opened.history().auditor, now)
     envelope = sign_order(opened, order)
-    add_order(Auditor.open(ServerSettings(home=home)), envelope)
+    settings = ServerSettings(home=home, database_url=database_secret(database_url))
+    add_order(Auditor.open(settings), envelope)
     if output is not None:
         _write(output, envelope)
     if not (order.images or order.image_keys or order.allow_without_container):

@@ -1,5 +1,6 @@
 """`draw`, `disclose` and `replay`: executing parts of a training again, to compare the outcome."""
 
+import os
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from auditkit.cli.auditor import database_secret
 from auditkit.cli.connection import ServerOption, TokenFileOption, connect
 from auditkit.cli.developer import ConfigArgument, SetOption, load_config
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, error_console, print_json, quoted
+from auditor_server.settings import DATABASE_URL_VARIABLE
 from schemas import DrawRequest, PartResult, ReplayResult
 
 if TYPE_CHECKING:
@@ -291,7 +294,8 @@ def _code_secret(grant: bytes, home: Path | None, file: Path | None) -> bytes | 
     granted = statements.parse(
         dsse.Envelope.from_bytes(grant).payload, statements.GRANT_PREDICATE, SessionGrant
     )
-    store = open_home(home).open_store()
+    database_url = database_secret(os.environ.get(DATABASE_URL_VARIABLE))
+    store = open_home(home).open_store(database_url)
     try:
         return store.code_secret(granted.session_id)
     finally:

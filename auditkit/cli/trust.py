@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from rich.table import Table
 
-from auditkit.cli.auditor import DEFAULT_HOME, HomeOption, report_home, write_tokens
+from auditkit.cli.auditor import (
+    DEFAULT_HOME,
+    DatabaseOption,
+    HomeOption,
+    database_secret,
+    report_home,
+    write_tokens,
+)
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, print_json, quoted
 from auditkit.cli.passphrases import ModuleOption, PassphraseFileOption, key_ring
@@ -80,6 +87,7 @@ def init(
     days: DaysOption = DEFAULT_DAYS,
     passphrase_file: PassphraseFileOption = None,
     module: ModuleOption = None,
+    database_url: DatabaseOption = None,
 ) -> None:
     """Set up an auditor whose root keys are kept offline; the server's keys are delegated.
 
@@ -96,6 +104,7 @@ def init(
         datetime.now(UTC),
         root_keys=RootKeys(signers, public, threshold),
         lifetime=timedelta(days=days),
+        database_url=database_secret(database_url),
     )
     write_tokens(created)
     report_home(created)

@@ -7,6 +7,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    Integer,
     LargeBinary,
     String,
     Text,
@@ -21,7 +22,7 @@ from schemas.wire import SessionState
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC times, also on databases that forget time zones."""
+    """Aware UTC times on every database."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -32,9 +33,15 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Read as UTC."""
+        """Read as UTC: SQLite forgets the zone, PostgreSQL gives its own."""
         del dialect
-        return None if value is None else value.replace(tzinfo=UTC)
+        if value is None or value.tzinfo is not None:
+            return None if value is None else value.astimezone(UTC)
+        return value.replace(tzinfo=UTC)
+
+
+# What a log counts may be as large as a record can say; SQLite has one kind of integer only.
+Count = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class Base(DeclarativeBase):
@@ -93,9 +100,9 @@ class SessionRow(Base):
     opened_at: Mapped[datetime]
     state: Mapped[SessionState] = mapped_column(String(20))
     frontier: Mapped[bytes]
-    size: Mapped[int]
-    step: Mapped[int]
-    epoch: Mapped[int]
+    size: Mapped[int] = mapped_column(Count)
+    step: Mapped[int] = mapped_column(Count)
+    epoch: Mapped[int] = mapped_column(Count)
     continuations: Mapped[int] = mapped_column(default=0)
 
 
@@ -120,7 +127,7 @@ class ContinuationRow(Base):
 
     session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    log_size: Mapped[int]
+    log_size: Mapped[int] = mapped_column(Count)
     session_key: Mapped[str] = mapped_column(ForeignKey("session_keys.key"))
     request_digest: Mapped[str]
     request: Mapped[bytes]
@@ -137,8 +144,8 @@ class SegmentRow(Base):
     __tablename__ = "segments"
 
     session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), primary_key=True)
-    first: Mapped[int] = mapped_column(primary_key=True)
-    count: Mapped[int]
+    first: Mapped[int] = mapped_column(Count, primary_key=True)
+    count: Mapped[int] = mapped_column(Count)
     records: Mapped[bytes]
     checkpoint: Mapped[str] = mapped_column(Text)
     cosigned: Mapped[str | None] = mapped_column(Text)

@@ -1,8 +1,10 @@
 """The registry in the database: append-only, in one order, whatever the database.
 
 Whoever appends or signs first locks the one row of the sequencer: on SQLite every writer has locked
-the whole database before, on PostgreSQL `SELECT … FOR UPDATE` lets the second wait for the first.
-Should a database ignore that lock, the primary keys of entries and heads let one of the two fail.
+the whole database before, on PostgreSQL `SELECT … FOR UPDATE` lets the second wait for the first,
+be they threads, worker processes or servers. It is the last lock that a transaction takes, so no
+two can wait for each other. Should a database ignore it, the primary keys of entries and heads let
+one of the two fail.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -141,6 +143,7 @@ def append(transaction: Session, registrations: Sequence[Registration], now: dat
     A document that is registered already keeps its entry. An entry's time is `now`, unless the
     clock was set back: then it is that of the entry or signed head before it.
     """
+    transaction.flush()  # what locks other rows does so before the sequencer is locked
     sequencer = _lock(transaction)
     known = _known(transaction, [registration.document for registration in registrations])
     kept: dict[Subtree, bytes] = {}

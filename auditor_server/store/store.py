@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, create_engine, event, func, select, update
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy import Select, func, select, update
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import sessionmaker, undefer
+from sqlalchemy.orm import Session, sessionmaker, undefer
 
 from auditor_server.store import registrations
 from auditor_server.store.custody import CustodyStore
+from auditor_server.store.engine import ROW_LOCK, check_durable, reading, settled
+from auditor_server.store.migrations import upgrade
 from auditor_server.store.models import (
-    Base,
     ContinuationRow,
     OrderRow,
     ReplayRow,
@@ -30,40 +31,8 @@ from auditor_server.store.witnessings import WitnessingStore
 from schemas.registry import EntryKind
 from schemas.wire import SessionState
 
-# How long a writer waits for another one before SQLite gives up.
-BUSY_TIMEOUT_MILLISECONDS = 30_000
-
 # How many segments are read at a time when a whole log is passed on.
 SEGMENTS_AT_ONCE = 16
-
-
-def make_engine(database_url: str) -> Engine:
-    """Open the database; SQLite in WAL mode, synced to disk at every commit."""
-    engine = create_engine(database_url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own
-    # The driver must not open transactions by itself; `_begin_sqlite` does.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout = {BUSY_TIMEOUT_MILLISECONDS}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes its lock at once: upgrading a read lock later can fail without waiting.
-    reads_only = connection.get_execution_options().get("reads_only", False)
-    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
 class Store:
@@ -76,14 +45,22 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._write = sessionmaker(engine, expire_on_commit=False)
-        self._read = sessionmaker(engine.execution_options(reads_only=True), expire_on_commit=False)
+        self._read = sessionmaker(reading(engine), expire_on_commit=False)
         self.registry = RegistryStore(self._write, self._read)
         self.witnessings = WitnessingStore(self._write, self._read)
         self.custody = CustodyStore(self._write, self._read)
 
-    def create_tables(self) -> None:
-        """Create what is not there yet."""
-        Base.metadata.create_all(self._engine)
+    def prepare(self) -> None:
+        """Bring the tables to those of this version of the server.
+
+        Raises:
+            DatabaseSchemaError: they are another version's, and can't be brought there.
+            DatabaseNotDurableError: the database is set up to lose what it has committed.
+            sqlalchemy.exc.DBAPIError: the database can't be used.
+
+        """
+        check_durable(self._engine)
+        upgrade(self._engine)
         self.registry.create()
 
     def close(self) -> None:
@@ -147,7 +124,8 @@ class Store:
             order_id: the order.
             request_digest: of the request; a session that answers it already is returned instead.
             session_key: likewise, be it the key of a session or of one of its continuations.
-            make: given the session's number under its order, counted from 1.
+            make: given the session's number under its order, counted from 1. It is called again
+                if another session or continuation has just taken the key.
         """
         known = select(SessionRow).where(
             (SessionRow.request_digest == request_digest)
@@ -159,16 +137,21 @@ class Store:
             )
         )
         count = select(func.count()).select_from(SessionRow).where(SessionRow.order_id == order_id)
-        with self._write.begin() as transaction:
-            stored = transaction.scalar(known)
-            if stored is not None:
-                return stored
-            row = make((transaction.scalar(count) or 0) + 1)
-            transaction.add(row)
-            transaction.flush()
-            transaction.add(SessionKeyRow(key=session_key, session_id=row.id))
-            append(transaction, [registrations.of_grant(row)], row.opened_at)
-        return row
+
+        def attempt() -> SessionRow:
+            with self._write.begin() as transaction:
+                transaction.get_one(OrderRow, order_id, with_for_update=ROW_LOCK)
+                stored = transaction.scalar(known)
+                if stored is not None:
+                    return stored
+                row = make((transaction.scalar(count) or 0) + 1)
+                transaction.add(row)
+                transaction.flush()
+                transaction.add(SessionKeyRow(key=session_key, session_id=row.id))
+                append(transaction, [registrations.of_grant(row)], row.opened_at)
+            return row
+
+        return settled(attempt)
 
     def session(self, session_id: str) -> SessionRow | None:
         """Return one session, without its leaves."""
@@ -237,20 +220,24 @@ class Store:
             session_key: the new key.
             size: of the log.
             make: given the session as it is, which nobody changes before this method ends, and
-                whether the key signs for any session already.
+                whether the key signs for any session already. See `add_session`.
         """
-        with self._write.begin() as transaction:
-            session = transaction.get_one(SessionRow, session_id, with_for_update=True)
-            stored = transaction.scalar(_answering(session_id, request_digest))
-            if stored is not None or session.size != size:
-                return stored
-            row = make(session, transaction.get(SessionKeyRow, session_key) is not None)
-            transaction.add(SessionKeyRow(key=session_key, session_id=session_id))
-            transaction.flush()
-            transaction.add(row)
-            session.continuations = row.number
-            append(transaction, [registrations.of_continuation(row)], row.granted_at)
-        return row
+
+        def attempt() -> ContinuationRow | None:
+            with self._write.begin() as transaction:
+                session = _lock(transaction, session_id)
+                stored = transaction.scalar(_answering(session_id, request_digest))
+                if stored is not None or session.size != size:
+                    return stored
+                row = make(session, transaction.get(SessionKeyRow, session_key) is not None)
+                transaction.add(SessionKeyRow(key=session_key, session_id=session_id))
+                transaction.flush()
+                transaction.add(row)
+                session.continuations = row.number
+                append(transaction, [registrations.of_continuation(row)], row.granted_at)
+            return row
+
+        return settled(attempt)
 
     def continuation_by_request(
         self, session_id: str, request_digest: str
@@ -285,9 +272,9 @@ class Store:
     ) -> bool:
         """Append a segment if the log still ends where it begins, under the key that signed it.
 
-        Compare-and-swap on the session's size and on how many continuations it has had: of two
-        writers only one can win. Returns False, and changes nothing, if the log has grown or was
-        continued in the meantime.
+        Compare-and-swap on the session's size and on how many continuations it has had, under the
+        lock of the session's row: of two writers only one can win. Returns False, and changes
+        nothing, if the log has grown or was continued in the meantime.
 
         Args:
             segment: the flush.
@@ -376,6 +363,7 @@ class Store:
             .values(state="submitted")
         )
         with self._write.begin() as transaction:
+            _lock(transaction, submission.session_id)
             stored = transaction.get(SubmissionRow, submission.session_id)
             if stored is None:
                 transaction.add(submission)
@@ -422,22 +410,28 @@ class Store:
 
     # Verification summaries
 
-    def add_verification(self, verification: VerificationRow) -> None:
-        """Store a verification summary."""
+    def add_verification(
+        self,
+        session_id: str,
+        make: Callable[[Sequence[VerificationRow]], VerificationRow | None],
+    ) -> None:
+        """Store the next verification summary of a session.
+
+        Args:
+            session_id: the session.
+            make: given all that were signed, in their order; None: there is nothing to add.
+        """
         with self._write.begin() as transaction:
-            transaction.add(verification)
-            registered = [registrations.of_verification(verification)]
-            append(transaction, registered, verification.verified_at)
+            _lock(transaction, session_id)
+            row = make(transaction.scalars(_verifications_of(session_id)).all())
+            if row is not None:
+                transaction.add(row)
+                append(transaction, [registrations.of_verification(row)], row.verified_at)
 
     def verifications(self, session_id: str) -> Sequence[VerificationRow]:
         """Return all verification summaries of a session in the order of signing."""
-        statement = (
-            select(VerificationRow)
-            .where(VerificationRow.session_id == session_id)
-            .order_by(VerificationRow.number)
-        )
         with self._read() as transaction:
-            return transaction.scalars(statement).all()
+            return transaction.scalars(_verifications_of(session_id)).all()
 
     # Replays
 
@@ -452,7 +446,7 @@ class Store:
             select(func.count()).select_from(ReplayRow).where(ReplayRow.session_id == session_id)
         )
         with self._write.begin() as transaction:
-            transaction.get_one(SessionRow, session_id, with_for_update=True)
+            _lock(transaction, session_id)
             row = make((transaction.scalar(count) or 0) + 1)
             transaction.add(row)
             transaction.flush()
@@ -464,7 +458,7 @@ class Store:
     ) -> ReplayRow:
         """Store the result of a draw unless it has one; return the draw with what is stored."""
         with self._write.begin() as transaction:
-            row = transaction.get_one(ReplayRow, (session_id, number), with_for_update=True)
+            row = transaction.get_one(ReplayRow, (session_id, number), with_for_update=ROW_LOCK)
             if row.result is None:
                 row.result = result
                 append(transaction, [registrations.of_replay(row)], now)
@@ -493,6 +487,11 @@ class Store:
                     append(transaction, [register(row) for row in transaction.scalars(rows)], now)
 
 
+def _lock(transaction: Session, session_id: str) -> SessionRow:
+    """Let nobody else change a session before the transaction ends."""
+    return transaction.get_one(SessionRow, session_id, with_for_update=ROW_LOCK)
+
+
 def _segments_of(session_id: str) -> Select[SegmentRow]:
     return select(SegmentRow).where(SegmentRow.session_id == session_id).order_by(SegmentRow.first)
 
@@ -502,6 +501,14 @@ def _continuations_of(session_id: str) -> Select[ContinuationRow]:
         select(ContinuationRow)
         .where(ContinuationRow.session_id == session_id)
         .order_by(ContinuationRow.number)
+    )
+
+
+def _verifications_of(session_id: str) -> Select[VerificationRow]:
+    return (
+        select(VerificationRow)
+        .where(VerificationRow.session_id == session_id)
+        .order_by(VerificationRow.number)
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from auditor_server.store.engine import settled
 from auditor_server.store.models import SegmentRow, SessionRow, WitnessingRow
 
 SESSION_PREFIX = "sessions/"
@@ -28,10 +29,17 @@ class WitnessingStore:
 
     def put(self, row: WitnessingRow) -> None:
         """Store a cosignature, unless one of a larger tree is there."""
-        with self._write.begin() as transaction:
-            stored = transaction.get(WitnessingRow, (row.log, row.witness), with_for_update=True)
-            if stored is None or stored.size <= row.size:
-                transaction.merge(row)
+
+        def attempt() -> None:
+            with self._write.begin() as transaction:
+                key = (row.log, row.witness)
+                stored = transaction.get(WitnessingRow, key, with_for_update=True)
+                if stored is None:
+                    transaction.add(row)
+                elif stored.size <= row.size:
+                    transaction.merge(row)
+
+        settled(attempt)
 
     def of_tree(self, log: str, size: int, root: bytes) -> Sequence[WitnessingRow]:
         """Return the cosignatures of one checkpoint's tree, in the order in which they came."""

@@ -9,9 +9,15 @@ from live import LiveServer, make_home
 
 
 @pytest.fixture(scope="session")
-def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def live_server(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[LiveServer]:
     """One server for all tests that leave it in peace; every test opens sessions of its own."""
-    server = LiveServer(make_home(tmp_path_factory.mktemp("auditor")))
+    url = None
+    if request.config.getoption("database") == "postgresql":
+        url = request.getfixturevalue("new_postgresql_database")()
+    home = make_home(tmp_path_factory.mktemp("auditor"), url)
+    server = LiveServer(home, database_url=url, workers=request.config.getoption("workers"))
     server.start()
     yield server
     server.stop()

@@ -1,6 +1,7 @@
 """A server in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -9,19 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from hand_built import Client, HandBuiltAgent, make_order, make_request, opening, sign_order
+from pydantic import SecretStr
 
 from auditkit.evidence import dsse, statements
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditor_server.home import Home, create_home
+from auditor_server.settings import DATABASE_URL_VARIABLE, ServerSettings
+from auditor_server.store import Store
 from auditor_server.tokens import TokenRole
 from schemas import SessionGrant
 
 ORIGIN = "audit.example.org"
 
 
-def make_home(folder: Path) -> Home:
-    return create_home(folder / "home", "The Auditor", ORIGIN, datetime.now(UTC))
+def make_home(folder: Path, database_url: str | None = None) -> Home:
+    return create_home(
+        folder / "home",
+        "The Auditor",
+        ORIGIN,
+        datetime.now(UTC),
+        database_url=None if database_url is None else SecretStr(database_url),
+    )
 
 
 @dataclass
@@ -30,12 +40,18 @@ class LiveServer:
 
     home: Home
     module: tuple[str, ...] = ("-m", "auditor_server")
+    database_url: str | None = None
+    workers: int = 1
     process: subprocess.Popen[str] = field(init=False)
     url: str = field(init=False)
 
     def start(self) -> None:
+        where = ["--home", str(self.home.path), "--port", "0"]
+        several = ["--workers", str(self.workers)] if self.workers > 1 else []
+        named = {DATABASE_URL_VARIABLE: self.database_url} if self.database_url else {}
         self.process = subprocess.Popen(
-            [sys.executable, *self.module, "--home", str(self.home.path), "--port", "0"],
+            [sys.executable, *self.module, *where, *several],
+            env={**os.environ, **named},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -56,6 +72,17 @@ class LiveServer:
         self.process.wait(timeout=30)
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+    @property
+    def settings(self) -> ServerSettings:
+        url = self.database_url
+        return ServerSettings(
+            home=self.home.path, database_url=None if url is None else SecretStr(url)
+        )
+
+    def open_store(self) -> Store:
+        """The server's database, beside the server."""
+        return self.home.open_store(self.settings.database_url)
 
     def client(self, role: TokenRole | None) -> Client:
         return Client(self.url, self.home.tokens[role] if role else None)

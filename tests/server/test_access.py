@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 from hand_built import Client, HandBuiltAgent, is_problem
-from live import LiveServer
+from live import LiveServer, make_home
 
 from auditor_server import tokens
 from auditor_server.home import Home
@@ -74,7 +74,7 @@ def test_wrong_tokens_are_refused(live_server: LiveServer) -> None:
 def test_a_developer_sees_no_other_developer_s_session(
     live_server: LiveServer, agent: HandBuiltAgent
 ) -> None:
-    store = live_server.home.open_store()
+    store = live_server.open_store()
     other = Client(live_server.url, tokens.issue(store, "developer", datetime.now(UTC)))
     store.close()
     foreign = other.get(agent.path)
@@ -91,11 +91,10 @@ def test_a_developer_sees_no_other_developer_s_session(
     assert is_problem(agent.send(agent.flush(0)), 404, "SessionNotFoundError")
 
 
-def test_tokens_are_stored_hashed(live_server: LiveServer) -> None:
-    database = b"".join(
-        path.read_bytes() for path in live_server.home.path.glob("auditor.sqlite3*")
-    )
-    for token in live_server.home.tokens.values():
+def test_tokens_are_stored_hashed(tmp_path: Path) -> None:
+    home = make_home(tmp_path)
+    database = b"".join(path.read_bytes() for path in home.path.glob("auditor.sqlite3*"))
+    for token in home.tokens.values():
         token_id, _, secret = token.partition(".")
         assert token_id.encode() in database
         assert secret.encode() not in database

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +33,6 @@ from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.membership_codes import membership_codes, own_code_p_value
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.scores import CohortScores, write_scores
-from auditor_server.home import DATABASE_FILE
 from schemas import (
     MembershipVerdict,
     MintConfig,
@@ -133,10 +131,10 @@ def session(live_server: LiveServer) -> CodedSession:
     agent = open_session(live_server, live_server.add_order(ORDER_ID), ORDER_ID, CODED)
     split = derive_split(bytes.fromhex(agent.grant.nonce), agent.grant.split)
     known = int(split.told[3])
-    with sqlite3.connect(live_server.home.path / DATABASE_FILE) as database:
-        (secret,) = database.execute(
-            "SELECT code_secret FROM sessions WHERE id = ?", (agent.grant.session_id,)
-        ).fetchone()
+    store = live_server.open_store()
+    secret = store.code_secret(agent.grant.session_id)
+    store.close()
+    assert secret is not None
     code = membership_codes(secret, MANIFEST.leaves, np.array([known]), LENGTH)[0]
     weights = always_saying(code).weights()
     description = ModelDescription(

@@ -333,7 +333,7 @@ def test_a_key_of_another_session_signs_nothing_here(
 def test_two_developers_do_not_continue_each_other_s_sessions(
     agent: HandBuiltAgent, live_server: LiveServer, order: str
 ) -> None:
-    store = live_server.home.open_store()
+    store = live_server.open_store()
     token = tokens.issue(store, "developer", datetime.now(UTC))
     store.close()
     other = Client(live_server.url, token)

@@ -70,10 +70,10 @@ def received(agent: HandBuiltAgent, response: requests.Response, receiver: Codes
     return receiver.open(response.content, agent.grant.session_id, agent.grant.code_commitment)
 
 
-def secret_of(server: LiveServer, session_id: str) -> bytes:
-    with sqlite3.connect(server.home.path / DATABASE_FILE) as database:
-        row = database.execute("SELECT code_secret FROM sessions WHERE id = ?", (session_id,))
-        secret: bytes = row.fetchone()[0]
+def secret_of(server: LiveServer, session_id: str) -> bytes | None:
+    store = server.open_store()
+    secret = store.code_secret(session_id)
+    store.close()
     return secret
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.code_delivery import CodesReceiver, sign_request
 from auditkit.evidence.keys import SigningKey
 from auditkit.mint.split_training import CORRECT, LOSSES, pack_maps
+from auditor_server.context import Auditor
+from auditor_server.mint_custody import MintCustody
 from schemas import (
     CodesRequest,
     MintConfig,
@@ -73,7 +76,7 @@ def scored(seed: int, rows: int, losses: Sequence[float] | None = None) -> bytes
     return pack_maps(values, "float16", **columns)
 
 
-def ask(
+def message_of(
     agent: HandBuiltAgent,
     kind: str,
     step: int,
@@ -82,7 +85,7 @@ def ask(
     key: SigningKey | None = None,
     tampered: bytes | None = None,
     **fields: Any,
-) -> requests.Response:
+) -> bytes:
     request = MintExchangeRequest(
         **{
             "session_id": agent.grant.session_id,
@@ -92,9 +95,15 @@ def ask(
             **fields,
         }
     )
-    message = mint_exchange.write_request(
+    return mint_exchange.write_request(
         request, payload if tampered is None else tampered, key or agent.key
     )
+
+
+def ask(
+    agent: HandBuiltAgent, kind: str, step: int, payload: bytes = b"", **options: Any
+) -> requests.Response:
+    message = message_of(agent, kind, step, payload, **options)
     return agent.client.post(f"{agent.path}/mint-exchanges", data=message)
 
 
@@ -231,6 +240,56 @@ def test_a_training_that_resumes_finds_t_where_it_was(agent: HandBuiltAgent) -> 
     assert is_problem(ask(agent, "begin", 1, to_bytes(SHAPES)), 409, "HeldStateLostError"), (
         "no state is kept there"
     )
+
+
+class Worker:
+    """One worker process's holder of T; all share the home and its database."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self._auditor = Auditor.open(server.settings)
+        self._custody = MintCustody(self._auditor, 8)
+
+    def ask(self, agent: HandBuiltAgent, kind: str, step: int, payload: bytes) -> bytes:
+        session = self._auditor.store.session(agent.grant.session_id)
+        assert session is not None
+        return self._custody.exchange(session, message_of(agent, kind, step, payload))
+
+    def standing(self, agent: HandBuiltAgent, step: int) -> MintStanding:
+        document, _ = mint_exchange.read_message(self.ask(agent, "begin", step, to_bytes(SHAPES)))
+        return mint_exchange.read_document(document, MintStanding)
+
+
+def test_workers_go_on_with_each_other_s_t(live_server: LiveServer, agent: HandBuiltAgent) -> None:
+    one, other = Worker(live_server), Worker(live_server)
+    one.standing(agent, 0)
+    for step in range(1, LAST_STEP + 1):
+        worker = (one, other)[step % 2]
+        answer = worker.ask(agent, "step", step, maps(step))
+        for again in (one, other):
+            assert again.ask(agent, "step", step, maps(step)) == answer
+    before = one.standing(agent, LAST_STEP)
+    assert before == other.standing(agent, LAST_STEP) == Worker(live_server).standing(agent, 4)
+    # One goes back and trains on with other samples; the other still has T of before in memory.
+    one.standing(agent, 2)
+    for step in (3, 4):
+        one.ask(agent, "step", step, maps(step + 100))
+    after = other.standing(agent, LAST_STEP)
+    assert after != before
+    assert after == one.standing(agent, LAST_STEP) == Worker(live_server).standing(agent, 4)
+
+
+def test_a_step_sent_to_two_workers_at_once_is_done_once(
+    live_server: LiveServer, agent: HandBuiltAgent
+) -> None:
+    workers = [Worker(live_server), Worker(live_server)]
+    workers[0].standing(agent, 0)
+    with ThreadPoolExecutor(2) as pool:
+        for step in range(1, LAST_STEP + 1):
+            payload = maps(step)
+            answers = list(
+                pool.map(lambda worker: worker.ask(agent, "step", step, payload), workers)  # noqa: B023
+            )
+            assert answers[0] == answers[1]
 
 
 def test_a_key_that_is_not_the_session_s_asks_in_vain(agent: HandBuiltAgent) -> None:

@@ -22,10 +22,14 @@ from auditkit.evidence.bundle import Bundle, read_bundle
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.trust import open_trust_root
 from auditkit.evidence.verify import verify_bundle
+from auditkit.evidence.witnessing import AddCheckpoint, Cosignature
+from auditor_server.context import Auditor
 from auditor_server.errors import HomeError
 from auditor_server.home import Home
+from auditor_server.settings import ServerSettings
 from auditor_server.witness.home import FollowedLog
-from auditor_server.witnesses import WITNESSES_FILE, read_endpoints
+from auditor_server.witness_client import WitnessClient
+from auditor_server.witnesses import WITNESSES_FILE, Witnesses, read_endpoints
 from schemas import Finding, WitnessPolicy
 
 CHECK = "checkpoints-witnessed"
@@ -285,3 +289,35 @@ def test_a_list_of_witnesses_that_cannot_be_used_stops_the_server(
     (tmp_path / WITNESSES_FILE).write_text(text)
     with pytest.raises(HomeError, match=WITNESSES_FILE):
         read_endpoints(tmp_path)
+
+
+class NotingClient(WitnessClient):
+    """Asks a real witness, and notes what it asked."""
+
+    def __init__(self, witness: LiveWitness, asked: list[bytes]) -> None:
+        super().__init__(witness.url, witness.key)
+        self._asked = asked
+
+    def add_checkpoint(self, request: AddCheckpoint) -> Cosignature:
+        self._asked.append(request.to_bytes())
+        return super().add_checkpoint(request)
+
+
+def test_several_workers_ask_a_witness_once(world: World) -> None:
+    world.witnesses[0].start()
+    world.server.start()
+    agent = world.server.open_session("plain", world.server.add_order("plain"))
+    asked: list[bytes] = []
+    workers = []
+    for _ in range(4):
+        auditor = Auditor.open(ServerSettings(home=world.server.home.path))
+        workers.append(Witnesses(auditor, [NotingClient(world.witnesses[0], asked)]))
+    for worker in workers:
+        worker.start()
+    run(agent, 2)
+    for worker in workers:
+        worker.notify(agent.grant.session_id)
+    wait_for(lambda: world.names(exported(agent).registry_checkpoint or b"") == {"w1.example.org"})
+    for worker in workers:
+        worker.stop()
+    assert len(set(asked)) == len(asked)

@@ -37,6 +37,22 @@ class UndecodableImageError(DataError):
     """Bytes are not a whole image, or one that is too large to be opened safely."""
 
 
+class NotAnImageError(UndecodableImageError):
+    """Bytes are something else than an image that can be read: an archive, a page, a program."""
+
+
+class DamagedImageError(UndecodableImageError):
+    """An image begins well and is cut off, or contradicts itself."""
+
+
+class TooManyPixelsError(UndecodableImageError):
+    """An image says of itself that it is larger than may be opened; it is not decoded."""
+
+
+class ImageDepthError(UndecodableImageError):
+    """An image has more than eight bits per value, which a conversion would clip."""
+
+
 class ImageSizeError(DataError):
     """An image has another height, width or number of channels than expected."""
 

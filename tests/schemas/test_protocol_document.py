@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from example_documents import EXAMPLES
 
+from auditkit.data.errors import DataError
 from auditkit.evidence import (
     bundle,
     canonical,
@@ -187,9 +188,10 @@ def test_every_check_of_the_verifier_has_a_row_in_its_place() -> None:
 
 def test_errors_named_in_the_document_exist() -> None:
     known = {error.__name__ for error in classes_below(EvidenceError) | classes_below(ServerError)}
-    # web parameters, auditkit.mint, auditkit.data
+    # web parameters, auditkit.mint
     known |= {error.__name__ for error in vars(proofs).values() if isinstance(error, type)}
-    known |= {"InvalidParameterError", "CalibrationTooSmallError", "OpeningError"}
+    known |= {error.__name__ for error in classes_below(DataError)}
+    known |= {"InvalidParameterError", "CalibrationTooSmallError"}
     assert set(re.findall(r"`(\w+Error)`", TEXT)) <= known
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hand_built import CONFIG, HandBuiltAgent, is_problem, make_request
 from live import LiveServer
+from PIL import Image
 from processes import children, model_workers, processor_ticks, state
 from submitted import MINT, MODEL, NORMALISATION, TAPS, as_png, flat_calibration, noise_image
 from submitted import make_submission as submission_for
@@ -108,8 +109,9 @@ def request_for(model: Any) -> SessionRequest:
 
 
 def wait_until_it_computes(pid: int) -> None:
-    start = processor_ticks(pid)
+    start, end = processor_ticks(pid), time.monotonic() + 60
     while processor_ticks(pid) < start + 10:
+        assert time.monotonic() < end
         time.sleep(0.01)
 
 
@@ -206,6 +208,47 @@ def test_threads_are_served_one_after_the_other_and_get_their_own_answers(
     with ThreadPoolExecutor(len(images)) as pool:
         assert all(pool.map(answer, range(len(images))))
     assert len(model_workers(os.getpid())) == 1
+
+
+def plain_text_image(side: int) -> bytes:
+    """A picture as decimal numbers, which takes very long to read."""
+    return b"P3 %d %d 255\n" % (side, side) + b"17 " * (3 * side * side)
+
+
+def decoder(blobs: BlobStore, **limits: Any) -> Inference:
+    return Inference(ServerSettings(home=blobs.folder.parent, **limits), blobs)
+
+
+def test_an_image_that_takes_too_much_costs_a_decoder_and_nothing_else(blobs: BlobStore) -> None:
+    picture = [("a.png", as_png(IMAGE))]
+    frugal = decoder(blobs, most_decoding_memory_bytes=48 * MEBIBYTE)
+    large = Image.new("RGB", (5_000, 5_000))
+    file = BytesIO()
+    large.save(file, "PNG")
+    with pytest.raises(InferenceMemoryError, match=r"decoding large\.png: needs more memory"):
+        frugal.decode([("large.png", file.getvalue())], 5_000, 5_000, 3)
+    np.testing.assert_array_equal(frugal.decode(picture, 32, 32, 3), [IMAGE])
+    hurried = decoder(blobs, most_decoding_seconds=1.0)
+    with pytest.raises(InferenceTimeoutError, match=r"decoding slow\.ppm: not done within 1 s"):
+        hurried.decode([("slow.ppm", plain_text_image(1_500))] * 1_000, 1_500, 1_500, 3)
+    for each in (frugal, hurried):
+        each.stop()
+
+
+def test_a_decoder_that_dies_takes_its_own_call_with_it(blobs: BlobStore) -> None:
+    inference, before = decoder(blobs), set(children(os.getpid()))
+    picture = [("a.png", as_png(IMAGE))]
+    np.testing.assert_array_equal(inference.decode(picture, 32, 32, 3), [IMAGE])
+    (worker,) = set(children(os.getpid())) - before
+    with ThreadPoolExecutor(1) as pool:
+        slow = [("slow.ppm", plain_text_image(1_500))] * 1_000
+        asked = pool.submit(inference.decode, slow, 1_500, 1_500, 3)
+        wait_until_it_computes(worker)
+        os.kill(worker, signal.SIGSEGV)
+        with pytest.raises(InferenceCrashedError, match=r"slow\.ppm.*SIGSEGV"):
+            asked.result()
+    np.testing.assert_array_equal(inference.decode(picture, 32, 32, 3), [IMAGE])
+    inference.stop()
 
 
 OUT_OF_REACH = """
@@ -313,7 +356,7 @@ def test_no_worker_outlives_its_server(own_server: LiveServer) -> None:
     assert submission.send(agent).status_code == 200
     files = [("images", ("not-an-image.png", b"GIF89a"))]
     response = own_server.client("auditor").post(f"{agent.path}/queries", files=files)
-    assert is_problem(response, 422, "UndecodableImageError")
+    assert is_problem(response, 422, "NotAnImageError")
     (decoder,) = children(own_server.process.pid)
     own_server.kill()
     while Path(f"/proc/{decoder}/cmdline").exists() and state(decoder) != "Z":

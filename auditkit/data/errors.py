@@ -91,3 +91,27 @@ class AnnotationError(DataError):
 
 class PoolTooLargeError(DataError):
     """The decoded images would not fit into the memory of this machine."""
+
+
+class ArchiveError(DataError):
+    """An uploaded archive of images can't be accepted."""
+
+
+class ArchiveFormatError(ArchiveError):
+    """The file is no ZIP archive, a damaged one, or one that takes a password."""
+
+
+class ArchiveTooLargeError(ArchiveError):
+    """An archive holds too many files, too many bytes, or far more bytes than it takes."""
+
+
+class ArchiveNameError(ArchiveError):
+    """A name in an archive leads out of it, or is there twice."""
+
+
+class ArchiveEntryError(ArchiveError):
+    """An archive of images holds something that is none."""
+
+
+class NestedArchiveError(ArchiveEntryError):
+    """An archive holds another archive."""

@@ -10,6 +10,7 @@ from threading import Condition
 from auditor_server.errors import (
     InferenceBusyError,
     InferenceCrashedError,
+    InferenceError,
     InferenceFailedError,
     InferenceMemoryError,
     InferenceTimeoutError,
@@ -81,9 +82,9 @@ class WorkerPool:
         lease = Lease(worker, Deadline(self._limits.seconds), self._refusals)
         try:
             yield lease
-        except BaseException:
+        except BaseException as error:
             # In the middle of a message, perhaps: what comes next would be taken for its answer.
-            if not lease.answered:
+            if not lease.answered or isinstance(error, InferenceError):
                 lease.give_up()
             raise
         finally:

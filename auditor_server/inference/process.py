@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from auditor_server.inference.channel import Channel, ChannelFormatError, Deadline
 from auditor_server.inference.limits import WorkerSettings
@@ -107,5 +108,5 @@ class WorkerProcess:
 
 def _environment(server: Mapping[str, str]) -> dict[str, str]:
     passed = {name: server[name] for name in PASSED_VARIABLES if name in server}
-    code = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
+    code = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
     return {**passed, **SET_VARIABLES, "PYTHONPATH": code}

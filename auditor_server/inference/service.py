@@ -160,10 +160,11 @@ def _array(
 ) -> NDArray[N]:
     """Return the array that a worker has sent; a worker in other hands may send any."""
     found, data = result
-    values = np.frombuffer(data, dtype=kind)
-    if found != shape or values.size != math.prod(shape):
-        raise InferenceFailedError(f"{what}: expected an array {shape}, found {found}")
-    return values.reshape(shape)
+    if found != shape or len(data) != math.prod(shape) * np.dtype(kind).itemsize:
+        raise InferenceFailedError(
+            f"{what}: expected an array {shape}, found {found} of {len(data)} bytes"
+        )
+    return np.frombuffer(data, dtype=kind).reshape(shape)
 
 
 def _by_name(base: type[Exception]) -> dict[str, type[Exception]]:

@@ -83,9 +83,8 @@ def decode_image(
 def open_image(data: bytes, name: str) -> Image.Image:
     """Decode one image completely, at its own size.
 
-    Of an animation this is the first frame. Neither this nor anything else applies or keeps EXIF,
-    orientation included: a picture is read as its pixels lie in the file, for a pool and for a
-    query alike.
+    Of an animation this is the first frame. EXIF is dropped, and an orientation in it is not
+    applied (a TIFF's own is, by Pillow): pools and queries are read alike.
 
     Raises:
         NotAnImageError, DamagedImageError, TooManyPixelsError, ImageDepthError: the kinds of

@@ -114,11 +114,10 @@ def test_a_name_is_shown_without_its_tricks(live_server: LiveServer, asked: Hand
     assert len(detail) < 300
 
 
-def oriented(pixels: NDArray[np.uint8]) -> bytes:
+def oriented(pixels: NDArray[np.uint8], kind: str) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter before it is shown
-    exif[0x8825] = {1: "N", 2: (52.0, 31.0, 12.0)}
-    return saved(Image.fromarray(pixels), "JPEG", exif=exif)
+    return saved(Image.fromarray(pixels), kind, exif=exif)
 
 
 def animated(kind: str) -> bytes:
@@ -132,7 +131,9 @@ def sixteen_bits() -> bytes:
 
 
 UNUSUAL = {
-    "oriented.jpg": oriented(PICTURE),
+    "oriented.jpg": oriented(PICTURE, "JPEG"),
+    "oriented.png": oriented(PICTURE, "PNG"),
+    "oriented.tiff": oriented(PICTURE, "TIFF"),
     "animated.gif": animated("GIF"),
     "animated.png": animated("PNG"),
     "animated.webp": animated("WEBP"),
@@ -147,7 +148,7 @@ def test_unusual_images_are_read_as_a_pool_reads_them(
     live_server: LiveServer, asked: HandBuiltAgent, tmp_path: Path
 ) -> None:
     for label, (name, data) in enumerate(UNUSUAL.items()):
-        folder = tmp_path / f"class-{label}"
+        folder = tmp_path / f"class-{label:02}"
         folder.mkdir()
         (folder / name).write_bytes(data)
     pool = open_pool(

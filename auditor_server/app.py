@@ -83,13 +83,14 @@ def _app(auditor: Auditor) -> FastAPI:
         witnesses.start()
         yield
         witnesses.stop()
+        auditor.inference.stop()
         auditor.store.close()
 
     # FastAPI's own pages load their scripts from another site; /openapi.json stays.
     app = FastAPI(title="auditkit", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.auditor = auditor
     app.state.witnesses = witnesses
-    app.state.models = ModelCache(auditor.blobs, settings.models_in_memory)
+    app.state.models = ModelCache(auditor.blobs, auditor.inference)
     app.state.custody = MintCustody(auditor, settings.held_mints_in_memory)
     problems.install(app)
     for module in (

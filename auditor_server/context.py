@@ -8,6 +8,7 @@ from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.verify import COSIGNER_SUFFIX
 from auditor_server.errors import HomeError, SessionNotFoundError
 from auditor_server.home import Home, open_home
+from auditor_server.inference.service import Inference
 from auditor_server.settings import ServerSettings
 from auditor_server.store import BlobStore, SessionRow, Store
 from auditor_server.tokens import Principal
@@ -29,6 +30,7 @@ class Auditor:
     home: Home
     store: Store
     blobs: BlobStore
+    inference: Inference
     now: Callable[[], datetime] = _utc_now
 
     @classmethod
@@ -48,6 +50,7 @@ class Auditor:
             home=home,
             store=home.prepare_store(settings.database_url),
             blobs=home.blobs,
+            inference=Inference(settings, home.blobs),
         )
 
     def trust_root(self) -> TrustRoot:

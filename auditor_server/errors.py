@@ -406,3 +406,33 @@ class DrawAnsweredError(ServerError):
 
 class CustomModelError(ServerError):
     """The model is the developer's own module, which the server does not have."""
+
+
+class InferenceError(ServerError):
+    """A process of the server's that opens what others sent has given no result."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class InferenceTimeoutError(InferenceError):
+    """The work took longer than the server's settings allow, and was given up."""
+
+
+class InferenceMemoryError(InferenceError):
+    """The work needs more memory than the server's settings allow."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class InferenceCrashedError(InferenceError):
+    """The process that did the work has ended before it was done."""
+
+
+class InferenceBusyError(InferenceError):
+    """Others are waiting already, or were served all the time."""
+
+
+class InferenceFailedError(InferenceError):
+    """The process that did the work met something that no rule foresees."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,10 +1,10 @@
-"""Submitted models, rebuilt and ready to be asked."""
+"""Submitted models, ready to be asked."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,47 +16,48 @@ from auditor_server.store import BlobStore, SubmissionRow
 from schemas import ModelDescription
 from schemas.training import CUSTOM_PREFIX
 
-if TYPE_CHECKING:
-    from auditkit.mint.enhanced import EnhancedAuditedModel
+# Descriptions and scores of C; the models themselves are kept by the processes that run them.
+MOST_KEPT = 16
 
-# The model is rebuilt only for its structure; its weights come from the file.
-ANY_SEED = 0
 
-# Requests run in parallel already; two threads of one small model on a busy machine wait for each
-# other far longer than one takes alone.
-MODEL_THREADS = 1
+class Engine(Protocol):
+    """What runs a model: never the server's own process."""
+
+    def outputs(
+        self,
+        description: ModelDescription,
+        digests: tuple[str, str],
+        images: Sequence[NDArray[np.uint8]],
+    ) -> NDArray[np.float32]:
+        """Return what T says of each image, (n,) or (n, length); see `Inference.outputs`."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """M+ in evaluation mode, its description, and the scores of C that it is calibrated with."""
+    """M+ behind what runs it, its description, and the scores of C that it is calibrated with."""
 
-    model: "EnhancedAuditedModel"
+    engine: Engine
+    digests: tuple[str, str]
+    """Of its stored weights and of its stored description."""
     description: ModelDescription
     calibration_scores: NDArray[np.float32]
 
     def outputs(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return what T says of each image, (n,) logits or (n, length) of codes.
 
-        One at a time: in a batch, rounding would make a verdict depend on the images beside it.
-
         Args:
             images: each of shape (H, W, C).
         """
-        from auditkit.mint.evaluation import ask
-
-        normalisation = self.description.normalisation
-        return np.concatenate(
-            [ask(self.model, image[np.newaxis], normalisation).outputs for image in images]
-        )
+        return self.engine.outputs(self.description, self.digests, images)
 
 
 class ModelCache:
-    """The models that were queried last, so that not every query loads its own."""
+    """What the server itself needs of the models that were queried last."""
 
-    def __init__(self, blobs: BlobStore, most: int) -> None:
+    def __init__(self, blobs: BlobStore, engine: Engine) -> None:
+        """Read from `blobs`, and have models run by `engine`."""
         self._blobs = blobs
-        self._most = most
+        self._engine = engine
         self._loaded: OrderedDict[tuple[str, str, str], LoadedModel] = OrderedDict()
         self._lock = Lock()
 
@@ -65,7 +66,6 @@ class ModelCache:
 
         Raises:
             CustomModelError: its architecture is the developer's own code.
-            WeightsFileError, WeightsMismatchError: the weights do not fit the description.
 
         """
         key = (
@@ -76,27 +76,22 @@ class ModelCache:
         with self._lock:
             loaded = self._loaded.pop(key, None) or self._load(submission)
             self._loaded[key] = loaded
-            if len(self._loaded) > self._most:
+            if len(self._loaded) > MOST_KEPT:
                 self._loaded.popitem(last=False)
         return loaded
 
     def _load(self, submission: SubmissionRow) -> LoadedModel:
         description = parse(ModelDescription, self._blobs.read(submission.description_digest))
+        engine = self._engine_for(description)
+        scores = read_scores(self._blobs.read(submission.scores_digest))
+        digests = (submission.weights_digest, submission.description_digest)
+        return LoadedModel(engine, digests, description, scores["calibration"].scores)
+
+    def _engine_for(self, description: ModelDescription) -> Engine:
+        """Choose what runs a model, by whose code it is made of."""
         if description.model.architecture.startswith(CUSTOM_PREFIX):
             raise CustomModelError(
                 f"{description.model.architecture} is the developer's own module; the server runs "
                 "no code of others, query it with the command line in the developer's image"
             )
-        # It takes torch to rebuild a model; a server that is not asked for one never loads it.
-        import torch
-
-        from auditkit.mint.enhanced import EnhancedAuditedModel
-
-        torch.set_num_threads(MODEL_THREADS)
-        model = EnhancedAuditedModel.build(
-            (description.model, description.taps, description.mint), ANY_SEED
-        )
-        model.load_weights(self._blobs.read(submission.weights_digest))
-        model.eval()
-        scores = read_scores(self._blobs.read(submission.scores_digest))
-        return LoadedModel(model, description, scores["calibration"].scores)
+        return self._engine

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from auditkit.data.images import Pixels, decode_image
+from auditkit.data.images import Pixels
 from auditkit.data.manifest import Opening, sample_digest, verify_opening
 from auditkit.evidence import dsse, statements
 from auditkit.evidence.membership_codes import own_code_p_value
@@ -88,6 +88,7 @@ def query(
         CustomModelError: the server can't run this model.
         CalibrationTooSmallError: C is too small for the rate of an image that is not opened.
         UndecodableImageError, ImageSizeError: an image that the model can't take.
+        InferenceError, and its kinds: an image or the model is too much for the server's limits.
         CodesNotUsedError: an image is opened, and the session has no codes.
         OpeningSessionError, OpeningError: an opening is of another session, or does not hold.
 
@@ -99,10 +100,8 @@ def query(
     if any(image.opening is None for image in images):
         check_reachable(len(loaded.calibration_scores), rate)
     shape = loaded.description.model
-    pixels = [
-        decode_image(image.data, shape.height, shape.width, shape.channels, name=image.name)
-        for image in images
-    ]
+    files = [(image.name, image.data) for image in images]
+    pixels = auditor.inference.decode(files, shape.height, shape.width, shape.channels)
     for image, decoded in zip(images, pixels, strict=True):
         if image.opening is not None:
             _check_opening(session, image.opening, decoded)

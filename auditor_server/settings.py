@@ -43,8 +43,22 @@ MOST_EXCHANGE_BYTES = 256 * MEBIBYTE
 MOST_REPLAY_BYTES = 2 * MEBIBYTE
 # Clocks of two machines under NTP differ by far less; a record from further ahead is refused.
 MOST_CLOCK_SKEW_SECONDS = 300.0
-# Loaded models kept in memory for queries.
+# Models kept loaded for queries, in each process that runs them.
 MODELS_IN_MEMORY = 2
+# Memory of one process that runs models: what is read, what is copied, and the models kept. The
+# largest model that may be submitted takes its size three times while it is loaded.
+MOST_MODEL_MEMORY_BYTES = 8192 * MEBIBYTE
+# One call with as many images as are allowed, about a large model, on one core.
+MOST_MODEL_SECONDS = 600.0
+MODEL_WORKERS = 1
+# Decoding the largest image that may be opened takes its 32 million pixels a few times over.
+MOST_DECODING_MEMORY_BYTES = 1024 * MEBIBYTE
+# One call with as many images as are allowed.
+MOST_DECODING_SECONDS = 120.0
+DECODING_WORKERS = 1
+# Calls that wait for such a process: each holds a thread of the server's.
+MOST_WAITING = 8
+MOST_WAITING_SECONDS = 60.0
 # MINT Models of trainings under way; one that is not in memory is put back from what is kept.
 HELD_MINTS_IN_MEMORY = 8
 
@@ -75,4 +89,12 @@ class ServerSettings(BaseModel):
     most_replay_bytes: int = Field(default=MOST_REPLAY_BYTES, gt=0)
     most_clock_skew_seconds: float = Field(default=MOST_CLOCK_SKEW_SECONDS, ge=0)
     models_in_memory: int = Field(default=MODELS_IN_MEMORY, gt=0)
+    most_model_memory_bytes: int = Field(default=MOST_MODEL_MEMORY_BYTES, gt=0)
+    most_model_seconds: float = Field(default=MOST_MODEL_SECONDS, gt=0)
+    model_workers: int = Field(default=MODEL_WORKERS, gt=0)
+    most_decoding_memory_bytes: int = Field(default=MOST_DECODING_MEMORY_BYTES, gt=0)
+    most_decoding_seconds: float = Field(default=MOST_DECODING_SECONDS, gt=0)
+    decoding_workers: int = Field(default=DECODING_WORKERS, gt=0)
+    most_waiting: int = Field(default=MOST_WAITING, ge=0)
+    most_waiting_seconds: float = Field(default=MOST_WAITING_SECONDS, gt=0)
     held_mints_in_memory: int = Field(default=HELD_MINTS_IN_MEMORY, gt=0)

@@ -14,7 +14,6 @@ from auditkit.evidence.bundle import (
     Streamed,
 )
 from auditkit.evidence.verify import verify_bundle
-from auditkit.mint.initial import initial_weights_digest
 from auditor_server import registry
 from auditor_server.context import Auditor
 from auditor_server.orders import find_order
@@ -80,7 +79,7 @@ def verify(auditor: Auditor, session: SessionRow, bundle: Bundle) -> Verificatio
         bundle,
         auditor.home.history(),
         now=auditor.now(),
-        initial_weights=initial_weights_digest,
+        initial_weights=auditor.inference.initial_weights_digest,
         code_secret=auditor.store.code_secret(session.id),
         attestation_verifiers=installed_verifiers(),
     )

@@ -37,6 +37,22 @@ class UndecodableImageError(DataError):
     """Bytes are not a whole image, or one that is too large to be opened safely."""
 
 
+class NotAnImageError(UndecodableImageError):
+    """Bytes are something else than an image that can be read: an archive, a page, a program."""
+
+
+class DamagedImageError(UndecodableImageError):
+    """An image begins well and is cut off, or contradicts itself."""
+
+
+class TooManyPixelsError(UndecodableImageError):
+    """An image says of itself that it is larger than may be opened; it is not decoded."""
+
+
+class ImageDepthError(UndecodableImageError):
+    """An image has more than eight bits per value, which a conversion would clip."""
+
+
 class ImageSizeError(DataError):
     """An image has another height, width or number of channels than expected."""
 
@@ -75,3 +91,27 @@ class AnnotationError(DataError):
 
 class PoolTooLargeError(DataError):
     """The decoded images would not fit into the memory of this machine."""
+
+
+class ArchiveError(DataError):
+    """An uploaded archive of images can't be accepted."""
+
+
+class ArchiveFormatError(ArchiveError):
+    """The file is no ZIP archive, a damaged one, or one that takes a password."""
+
+
+class ArchiveTooLargeError(ArchiveError):
+    """An archive holds too many files, too many bytes, or far more bytes than it takes."""
+
+
+class ArchiveNameError(ArchiveError):
+    """A name in an archive leads out of it, or is there twice."""
+
+
+class ArchiveEntryError(ArchiveError):
+    """An archive of images holds something that is none."""
+
+
+class NestedArchiveError(ArchiveEntryError):
+    """An archive holds another archive."""

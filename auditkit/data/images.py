@@ -5,9 +5,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from auditkit.data.errors import ImageSizeError, UndecodableImageError
+from auditkit.data.errors import (
+    DamagedImageError,
+    ImageDepthError,
+    ImageSizeError,
+    NotAnImageError,
+    TooManyPixelsError,
+    UndecodableImageError,
+)
 
 Pixels = NDArray[np.uint8]
 
@@ -21,6 +28,28 @@ MODES = {1: "L", 3: "RGB"}
 
 # Formats with plain pixel decoders. Others (PostScript, for one) start programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+# What else people send, by its first bytes: to say so is kinder than "cannot be decoded".
+OTHER_OPENINGS = (
+    (b"PK", "a ZIP archive"),
+    (b"\x80\x02", "a pickle, which can run code"),
+    (b"\x80\x03", "a pickle, which can run code"),
+    (b"\x80\x04", "a pickle, which can run code"),
+    (b"\x80\x05", "a pickle, which can run code"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"%PDF", "a PDF document"),
+    (b"%!PS", "a PostScript program"),
+    (b"\x7fELF", "a program"),
+    (b"MZ", "a program"),
+)
+OTHER_TEXTS = (
+    (b"<svg", "an SVG drawing, which can hold programs"),
+    (b"<!doctype html", "a web page"),
+    (b"<html", "a web page"),
+    (b"<script", "a web page"),
+)
+# An SVG drawing may begin with a declaration and comments.
+MOST_OPENING_BYTES = 1024
 
 # More than eight bits per value: a conversion would clip without a word.
 WIDE_MODES = ("I", "F")
@@ -38,7 +67,7 @@ def decode_image(
     """Decode one image to pixels (H, W, C): grey for one channel, RGB for three.
 
     Raises:
-        UndecodableImageError: not an 8-bit image, cut off, or too large to be opened safely.
+        UndecodableImageError, and its kinds: see `open_image`.
         ImageSizeError: another size than height x width, and `resize` is off.
 
     """
@@ -54,30 +83,65 @@ def decode_image(
 def open_image(data: bytes, name: str) -> Image.Image:
     """Decode one image completely, at its own size.
 
+    Of an animation this is the first frame. EXIF is dropped, and an orientation in it is not
+    applied (a TIFF's own is, by Pillow): pools and queries are read alike.
+
     Raises:
-        UndecodableImageError: not an 8-bit image, cut off, or too large to be opened safely.
+        NotAnImageError, DamagedImageError, TooManyPixelsError, ImageDepthError: the kinds of
+            UndecodableImageError.
 
     """
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height <= MOST_PIXELS:
-            image.load()
-    except Exception as error:
-        # Decoders meet hostile bytes here and raise whatever they like.
-        raise UndecodableImageError(
-            f"{name}: expected a whole image ({', '.join(FORMATS)}), found {len(data)} bytes that "
-            f"cannot be decoded ({error}); remove or replace it"
-        ) from error
+    image = _identified(data, name)
     if image.width * image.height > MOST_PIXELS:
-        raise UndecodableImageError(
+        raise TooManyPixelsError(
             f"{name}: expected at most {MOST_PIXELS:,} pixels, found {image.width} x "
             f"{image.height}; make it smaller"
         )
+    try:
+        image.load()
+    except Exception as error:
+        # Decoders meet hostile bytes here and raise whatever they like.
+        raise DamagedImageError(
+            f"{name}: expected a whole image, found a {image.format} that is cut off or damaged "
+            f"({error}); remove or replace it"
+        ) from error
     if image.mode.startswith(WIDE_MODES):
-        raise UndecodableImageError(
+        raise ImageDepthError(
             f"{name}: expected eight bits per value, found mode {image.mode!r}; convert it"
         )
     return image
+
+
+def _identified(data: bytes, name: str) -> Image.Image:
+    """Read the header of an image, and decode nothing."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixelsError(
+            f"{name}: expected at most {MOST_PIXELS:,} pixels, found many more; make it smaller"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise NotAnImageError(
+            f"{name}: expected an image ({', '.join(FORMATS)}), found {_other(data)}; remove or "
+            "replace it"
+        ) from error
+    except Exception as error:
+        raise DamagedImageError(
+            f"{name}: expected a whole image ({', '.join(FORMATS)}), found {len(data)} bytes that "
+            f"cannot be decoded ({error}); remove or replace it"
+        ) from error
+
+
+def _other(data: bytes) -> str:
+    """Say what bytes are that are no image."""
+    text = data[:MOST_OPENING_BYTES].lower()
+    for opening, what in OTHER_OPENINGS:
+        if data.startswith(opening):
+            return what
+    for sign, what in OTHER_TEXTS:
+        if sign in text:
+            return what
+    return f"{len(data)} bytes that are none"
 
 
 def open_file(path: Path) -> Image.Image:

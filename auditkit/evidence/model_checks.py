@@ -18,7 +18,7 @@ from schemas import ModelDescription, SealRecord, SessionRequest
 
 InitialWeights = Callable[[SessionRequest, int], str]
 """Rebuilds M+ from a request and a seed; returns the SHA-256 of its weights file, or raises
-ValueError when there is no such model."""
+ValueError when there is no such model, and RebuildingError when it can't tell."""
 
 # Names of M's and of T's tensors in the weights of M+.
 AUDITED_PREFIX, MINT_PREFIX = "audited.", "mint."
@@ -26,6 +26,10 @@ CALIBRATION_TENSOR = "score/calibration"
 
 NOT_SEALED = "the log has no seal"
 NOT_SUBMITTED = "no model was submitted; run `auditkit submit`"
+
+
+class RebuildingError(Exception):
+    """The initial weights can't be rebuilt here, which says nothing about them."""
 
 
 class InitialWeightsError(EvidenceError):
@@ -53,6 +57,8 @@ def initial_weights(
     seed = initialisation_seed(bytes.fromhex(documents.grant.nonce))
     try:
         found = rebuild(documents.request, seed)
+    except RebuildingError as error:
+        return Skipped(f"the initial weights could not be rebuilt here: {error}")
     except ValueError as error:
         raise InitialWeightsError(str(error)) from error
     if found != declared:

@@ -17,6 +17,10 @@ class ModelSizeError(MintError):
     """A model is too large to be built."""
 
 
+class UnbuildableModelError(MintError, ValueError):
+    """The initial weights of a model that cannot be built were asked for."""
+
+
 class CustomModelError(MintError):
     """A custom architecture was named and no module was given, or the other way round."""
 

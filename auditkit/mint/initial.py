@@ -2,7 +2,7 @@
 
 import hashlib
 
-from auditkit.mint.errors import MintError
+from auditkit.mint.errors import MintError, UnbuildableModelError
 from schemas import SessionRequest
 
 
@@ -12,7 +12,7 @@ def initial_weights_digest(request: SessionRequest, seed: int) -> str:
     Where the auditor holds T, whose weights do not follow from the nonce, it is that of M alone.
 
     Raises:
-        ValueError: no such model can be built; what the verifier expects of such a function.
+        UnbuildableModelError: no such model can be built; a ValueError, as the verifier expects it.
     """
     # Verifiers hold this function and may never need it: torch is loaded with the first model.
     from auditkit.mint.enhanced import EnhancedAuditedModel
@@ -21,5 +21,5 @@ def initial_weights_digest(request: SessionRequest, seed: int) -> str:
         head = request.config.mint.custody == "developer"
         weights = EnhancedAuditedModel.build(request.config, seed, head=head).weights()
     except MintError as error:
-        raise ValueError(f"the requested model cannot be built: {error}") from error
+        raise UnbuildableModelError(f"the requested model cannot be built: {error}") from error
     return hashlib.sha256(weights).hexdigest()

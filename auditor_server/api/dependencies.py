@@ -108,8 +108,12 @@ def file_part(form: FormData, name: str) -> UploadFile:
 def _limit_body(request: Request, most_bytes: int) -> Request:
     """Return the request with a body that fails once more than `most_bytes` have arrived.
 
-    What has arrived is counted: a Content-Length header may be absent or wrong.
+    A Content-Length beyond that is refused before anything is read. It may be absent or wrong, so
+    what arrives is counted as well.
     """
+    announced = request.headers.get("Content-Length", "")
+    if announced.isdecimal() and int(announced) > most_bytes:
+        raise _too_large(most_bytes)
     received = 0
 
     async def receive() -> Message:
@@ -117,10 +121,14 @@ def _limit_body(request: Request, most_bytes: int) -> Request:
         message = await request.receive()
         received += len(message.get("body", b""))
         if received > most_bytes:
-            raise BodyTooLargeError(
-                f"expected a body of at most {most_bytes} bytes, found more; the server's "
-                "settings name its limits"
-            )
+            raise _too_large(most_bytes)
         return message
 
     return Request(request.scope, receive)
+
+
+def _too_large(most_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"expected a body of at most {most_bytes} bytes, found more; the server's settings name "
+        "its limits"
+    )

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import FormData, UploadFile
 
+from auditkit.data.names import shown
 from auditkit.evidence import canonical
 from auditor_server import queries
 from auditor_server.api.dependencies import AuditorServer, Examiner, form_up_to
@@ -87,7 +88,7 @@ def _images(form: FormData, settings: ServerSettings) -> list[QueryImage]:
     ]
     return [
         QueryImage(
-            part.filename or IMAGES_PART,
+            shown(part.filename or IMAGES_PART),
             _read(part, settings.most_image_bytes, IMAGES_PART),
             opening,
         )
@@ -98,6 +99,6 @@ def _images(form: FormData, settings: ServerSettings) -> list[QueryImage]:
 def _read(part: UploadFile, most_bytes: int, what: str) -> bytes:
     data = part.file.read(most_bytes + 1)
     if len(data) > most_bytes:
-        name = part.filename or what
+        name = shown(part.filename or what)
         raise BodyTooLargeError(f"{name}: expected a file of at most {most_bytes} bytes")
     return data

@@ -35,6 +35,11 @@ class BlobStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def folder(self) -> Path:
+        """Where the blobs lie."""
+        return self._folder
+
     def write(self, source: BinaryIO) -> str:
         """Store everything that `source` yields and return its SHA-256 in hex.
 

@@ -67,3 +67,22 @@ def test_wide_pixels_and_programs_are_refused() -> None:
         decode_image(wide, 4, 4, 1)
     with pytest.raises(UndecodableImageError):
         decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n", 4, 4, 3)
+
+
+def test_of_an_animation_the_first_frame_counts_and_orientation_is_not_applied() -> None:
+    frames = [Image.fromarray(np.roll(PIXELS, shift, axis=0)) for shift in range(3)]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter before it is shown
+    for kind in ("PNG", "WEBP"):
+        stream = io.BytesIO()
+        options = {"save_all": True, "append_images": frames[1:], "exif": exif, "lossless": True}
+        frames[0].save(stream, kind, **options)
+        np.testing.assert_array_equal(decode_image(stream.getvalue(), 6, 5, 3), PIXELS)
+
+
+def test_ink_is_converted_to_light() -> None:
+    ink = Image.new("CMYK", (5, 6), (0, 255, 255, 0))
+    stream = io.BytesIO()
+    ink.save(stream, "TIFF")
+    red = np.full((6, 5, 3), (255, 0, 0), dtype=np.uint8)
+    np.testing.assert_array_equal(decode_image(stream.getvalue(), 6, 5, 3), red)

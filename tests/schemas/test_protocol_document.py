@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from example_documents import EXAMPLES
 
+from auditkit.data.errors import DataError
 from auditkit.evidence import (
     bundle,
     canonical,
@@ -32,7 +33,7 @@ from auditkit.evidence.errors import EvidenceError
 from auditkit.evidence.keys import SigningKey
 from auditkit.mint.calibration import p_values
 from auditor_server.app import create_app
-from auditor_server.errors import HomeError, ServerError, WeightsError
+from auditor_server.errors import HomeError, InferenceError, ServerError, WeightsError
 from auditor_server.home import create_home
 from auditor_server.settings import ServerSettings
 from schemas import (
@@ -187,9 +188,10 @@ def test_every_check_of_the_verifier_has_a_row_in_its_place() -> None:
 
 def test_errors_named_in_the_document_exist() -> None:
     known = {error.__name__ for error in classes_below(EvidenceError) | classes_below(ServerError)}
-    # web parameters, auditkit.mint, auditkit.data
+    # web parameters, auditkit.mint
     known |= {error.__name__ for error in vars(proofs).values() if isinstance(error, type)}
-    known |= {"InvalidParameterError", "CalibrationTooSmallError", "OpeningError"}
+    known |= {error.__name__ for error in classes_below(DataError)}
+    known |= {"InvalidParameterError", "CalibrationTooSmallError"}
     assert set(re.findall(r"`(\w+Error)`", TEXT)) <= known
 
 
@@ -199,7 +201,8 @@ def test_every_alarm_of_a_monitor_is_documented() -> None:
 
 
 def test_every_rule_of_the_policy_and_of_the_server_is_documented() -> None:
-    server = classes_below(ServerError) - {HomeError, WeightsError} - classes_below(HomeError)
+    server = classes_below(ServerError) - {HomeError, InferenceError, WeightsError}
+    server -= classes_below(HomeError)
     errors = classes_below(policy.PolicyError) | {
         error for error in server if error.status != 500 and error.__module__.startswith("auditor")
     }

@@ -216,7 +216,7 @@ def test_images_that_the_model_can_not_take_are_refused(
     assert "expected 32 x 32" in response.json()["detail"]
     assert "found 40 x 40" in response.json()["detail"]
     response = ask(live_server, fresh, as_png(ASKED)[:100])
-    assert is_problem(response, 422, "UndecodableImageError")
+    assert is_problem(response, 422, "DamagedImageError")
     assert is_problem(ask(live_server, fresh), 422, "MissingPartError")
     client = live_server.client("compliance-officer")
     many = [("images", (f"{i}.png", b"")) for i in range(300)]

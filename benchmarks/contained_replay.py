@@ -15,24 +15,19 @@ initial weights and the scores of C equal bit by bit, level L3.
 
 import argparse
 import json
-import os
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 from auditkit.cli.demo import example
-from auditkit.evidence.bundle import open_bundle
-from auditkit.evidence.trust_history import TrustHistory
 from containers.identity import identify
-from developer_agent.replay_evidence import open_session
 from developer_agent.run_folder import RunFolder
 from developer_agent.session import read_grant
 from schemas import ReplayResult
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cifar10_story import run, set_up
-from replay_cost import print_costs, training_seconds
+from replay_cost import machine, print_costs, sealed_session, training_seconds
 
 INTERVAL = 20
 DRAWN = 10
@@ -76,18 +71,11 @@ def main() -> None:
         server.terminate()
         server.wait()
     result = ReplayResult.from_bytes((folder / "result.json").read_bytes())
-    with (folder / "evidence.bundle").open("rb") as file:
-        history = TrustHistory.open((folder / "auditor/trust-root.json").read_bytes())
-        segments = len(
-            open_session(open_bundle(file), history, None, datetime.now(UTC)).log.segments
-        )
+    segments = len(sealed_session(folder).log.segments)
     seconds, steps = training_seconds(output)
     executed = sum(one.seconds for one in result.segments)
-    environment = result.environment
     print(
-        f"\n{os.cpu_count()} cores of {environment.device}, {environment.cpu_capability}, "
-        f"{environment.threads} thread, torch {environment.torch}, "
-        f"{datetime.now(UTC).date().isoformat()}\n\n"
+        f"\n{machine(result.environment)}\n\n"
         f"{steps} steps in {seconds:.0f} s, {segments} segments; the whole of `train` "
         f"{training:.0f} s, `disclose` {opening:.0f} s, `replay` {whole:.0f} s\n\n"
         f"segments: {', '.join(one.outcome for one in result.segments)}; "

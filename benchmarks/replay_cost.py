@@ -58,7 +58,7 @@ from developer_agent.run_folder import RunFolder
 from developer_agent.segment_package import SegmentPackage, with_one_swapped
 from developer_agent.session import read_grant
 from developer_agent.state import distance, read_tensors
-from schemas import ReplayResult, ReplaySegment, StepRecord, parse_record
+from schemas import Environment, ReplayResult, ReplaySegment, StepRecord, parse_record
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cifar10_story import run, set_up  # the same auditor, server and data
@@ -86,6 +86,22 @@ def training_seconds(run_folder: Path) -> tuple[float, int]:
     ]
     steps = sum(isinstance(record, StepRecord) for record in records)
     return sum(between) / len(between) * steps, steps
+
+
+def sealed_session(folder: Path) -> SealedSession:
+    """Open the exported evidence of the training in a folder."""
+    history = TrustHistory.open((folder / "auditor/trust-root.json").read_bytes())
+    with (folder / "evidence.bundle").open("rb") as file:
+        return open_session(open_bundle(file), history, None, datetime.now(UTC))
+
+
+def machine(environment: Environment) -> str:
+    """Return what was measured on, and when."""
+    return (
+        f"{os.cpu_count()} cores of {environment.device}, {environment.cpu_capability}, "
+        f"{environment.threads} thread, torch {environment.torch}, "
+        f"{datetime.now(UTC).date().isoformat()}"
+    )
 
 
 def print_costs(
@@ -221,17 +237,12 @@ def main() -> None:
     )
     result = ReplayResult.from_bytes((folder / "result.json").read_bytes())
     trained, steps = training_seconds(output)
-    environment = result.environment
     print(
-        f"\n{os.cpu_count()} cores of {environment.device}, {environment.cpu_capability}, "
-        f"{environment.threads} thread, torch {environment.torch}, "
-        f"{datetime.now(UTC).date().isoformat()}\n\n{config.name}, {arguments.precision}: "
+        f"\n{machine(result.environment)}\n\n{config.name}, {arguments.precision}: "
         f"{steps} steps in {trained:.0f} s; disclosing {len(result.segments)} segments took "
         f"{opening:.0f} s\n"
     )
-    with (folder / "evidence.bundle").open("rb") as file:
-        history = TrustHistory.open((folder / "auditor/trust-root.json").read_bytes())
-        sealed = open_session(open_bundle(file), history, None, datetime.now(UTC))
+    sealed = sealed_session(folder)
     executed = sum(one.seconds for one in result.segments)
     print_costs(result, len(sealed.log.segments), trained, whole - executed)
     drawn = open_draw(sealed, (folder / "draw.json").read_bytes())

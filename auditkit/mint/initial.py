@@ -2,6 +2,7 @@
 
 import hashlib
 
+from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.errors import MintError, UnbuildableModelError
 from schemas import SessionRequest
 
@@ -14,9 +15,6 @@ def initial_weights_digest(request: SessionRequest, seed: int) -> str:
     Raises:
         UnbuildableModelError: no such model can be built; a ValueError, as the verifier expects it.
     """
-    # Verifiers hold this function and may never need it: torch is loaded with the first model.
-    from auditkit.mint.enhanced import EnhancedAuditedModel
-
     try:
         head = request.config.mint.custody == "developer"
         weights = EnhancedAuditedModel.build(request.config, seed, head=head).weights()

@@ -26,9 +26,9 @@ from auditor_server.mint_custody import MintCustody
 from auditor_server.registry import recover
 from auditor_server.settings import ServerSettings
 from auditor_server.trust_roots import register_trust_roots
+from auditor_server.web import pages
+from auditor_server.web.headers import API_PREFIX
 from auditor_server.witnesses import Witnesses
-
-API_PREFIX = "/v1"
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -108,4 +108,5 @@ def _app(auditor: Auditor) -> FastAPI:
         registry,
     ):
         app.include_router(module.router, prefix=API_PREFIX)
+    pages.install(app, auditor)
     return app

@@ -1,10 +1,10 @@
 """All queries in one place. Every method is one transaction, durable when it returns."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker, undefer
@@ -190,6 +190,24 @@ class Store:
         with self._read() as transaction:
             return transaction.scalars(statement).all()
 
+    def count_sessions(self, owner: str | None, states: Collection[SessionState]) -> int:
+        """Return how many sessions are in one of `states`: of all, or of one owner's."""
+        statement = select(func.count()).select_from(SessionRow).where(_is_among(owner, states))
+        with self._read() as transaction:
+            return transaction.scalar(statement) or 0
+
+    def newest_sessions(
+        self, owner: str | None, states: Collection[SessionState], first: int, most: int
+    ) -> Sequence[SessionRow]:
+        """Return a page of the sessions that `count_sessions` counts, newest first."""
+        newest = (
+            select(SessionRow)
+            .where(_is_among(owner, states))
+            .order_by(SessionRow.opened_at.desc(), SessionRow.id.desc())
+        )
+        with self._read() as transaction:
+            return transaction.scalars(newest.offset(first).limit(most)).all()
+
     def last_cosigned_at(self, session_id: str) -> datetime | None:
         """Return when the last checkpoint of a session was cosigned."""
         statement = select(func.max(SegmentRow.cosigned_at)).where(
@@ -317,13 +335,12 @@ class Store:
         with self._read() as transaction:
             return transaction.scalars(statement).all()
 
-    def stream_segments(self, session_id: str, end: int) -> Iterator[SegmentRow]:
-        """Yield the segments that hold the records up to, not including, `end`.
+    def stream_segments(self, session_id: str, end: int, first: int = 0) -> Iterator[SegmentRow]:
+        """Yield the segments that begin at record `first` or later, and before record `end`.
 
         Only a few are held at once, and no transaction stays open between them: a segment that is
         there never changes, but for its cosignature.
         """
-        first = 0
         while first < end:
             statement = _segments_of(session_id).where(
                 SegmentRow.first >= first, SegmentRow.first < end
@@ -379,6 +396,14 @@ class Store:
         """Return what was submitted for a session."""
         with self._read() as transaction:
             return transaction.get(SubmissionRow, session_id)
+
+    def levels(self, session_ids: Collection[str]) -> dict[str, int | None]:
+        """Return the assurance level of each session that was submitted, as `set_level` kept it."""
+        statement = select(SubmissionRow.session_id, SubmissionRow.level).where(
+            SubmissionRow.session_id.in_(session_ids)
+        )
+        with self._read() as transaction:
+            return dict(transaction.execute(statement).tuples())
 
     def set_level(self, session_id: str, level: int) -> None:
         """Keep the assurance level that the verification of a submission gave."""
@@ -490,6 +515,11 @@ class Store:
 def _lock(transaction: Session, session_id: str) -> SessionRow:
     """Let nobody else change a session before the transaction ends."""
     return transaction.get_one(SessionRow, session_id, with_for_update=ROW_LOCK)
+
+
+def _is_among(owner: str | None, states: Collection[SessionState]) -> ColumnElement[bool]:
+    in_state = SessionRow.state.in_(states)
+    return in_state if owner is None else in_state & (SessionRow.owner == owner)
 
 
 def _segments_of(session_id: str) -> Select[SegmentRow]:

@@ -403,7 +403,7 @@ class Store:
             SubmissionRow.session_id.in_(session_ids)
         )
         with self._read() as transaction:
-            return dict(transaction.execute(statement).tuples())
+            return dict(transaction.execute(statement).all())
 
     def set_level(self, session_id: str, level: int) -> None:
         """Keep the assurance level that the verification of a submission gave."""

@@ -1,5 +1,6 @@
 """Templates to answers."""
 
+from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from urllib.parse import quote, urlencode
@@ -7,7 +8,7 @@ from urllib.parse import quote, urlencode
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from auditkit.reports import formatting, wording
 from auditor_server.web import static, texts
@@ -66,9 +67,10 @@ def _environment() -> Environment:
         "nominal": formatting.nominal_percent,
         "interval": formatting.interval,
         "moment": formatting.moment,
-        "unix_moment": formatting.unix_moment,
+        "second": _second,
         "duration": formatting.duration,
         "drawing": _drawing,
+        "coded": _coded,
     }
     environment.globals |= {
         "texts": texts.catalogue(),
@@ -78,6 +80,25 @@ def _environment() -> Environment:
         "COHORTS": wording.COHORTS,
     }
     return environment
+
+
+def _second(milliseconds: int) -> str:
+    """Return a Unix time to the second, since records follow each other by the second."""
+    try:
+        time = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return formatting.unix_moment(milliseconds / 1000)
+    return f"{formatting.day(time)}, {time:%H:%M:%S}{formatting.NO_BREAK_SPACE}UTC"
+
+
+def _coded(text: str) -> Markup:
+    """Return a text in which what stands between backticks is code."""
+    parts = (escape(part) for part in text.split("`"))
+    shown = (
+        Markup("<code>{}</code>").format(part) if number % 2 else part
+        for number, part in enumerate(parts)
+    )
+    return Markup("").join(shown)
 
 
 def _drawing(svg: str) -> Markup:

@@ -87,6 +87,8 @@ def _entry(
 
 
 def _prove(auditor: Auditor, index: int | None, digest: str | None) -> tuple[LogProof, bytes]:
+    if index is not None:
+        registry.leaf(auditor, index)  # says so if there is none
     head = registry.head(auditor)
     size = notes.parse_checkpoint(notes.parse(head).text).size
     found = registry.inclusion(auditor, index, digest, size)

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Paging:
-    """Which page of a list is shown; pages count from 1."""
+    """Which page of a list is shown; pages count from 1, and after the last comes none."""
 
-    number: int
+    asked: int
     size: int
     total: int
+
+    @property
+    def number(self) -> int:
+        """Number of the page that is shown: the one that was asked for, or else the last."""
+        return min(self.asked, self.pages)
 
     @property
     def first(self) -> int:
@@ -29,7 +34,7 @@ class Paging:
     @property
     def previous(self) -> int | None:
         """Number of the page before."""
-        return min(self.number - 1, self.pages) if self.number > 1 else None
+        return self.number - 1 if self.number > 1 else None
 
     @property
     def following(self) -> int | None:

@@ -283,7 +283,7 @@ def test_headers_forbid_what_pages_never_do(server: LiveServer) -> None:
         assert "immutable" in browser.send("GET", asset).headers["Cache-Control"]
     wrong = re.sub("/[0-9a-f]{16}/", f"/{'0' * 16}/", assets[0])
     assert browser.send("GET", wrong).status_code == 404
-    assert not re.search(r"<style|style=|<script>|on\w+=", page)
+    assert not re.search(r"<style|\sstyle=|<script>|\son\w+=", page)
 
 
 def test_long_lists_come_in_pages(server: LiveServer, order_digest: str) -> None:
@@ -302,7 +302,7 @@ def test_long_lists_come_in_pages(server: LiveServer, order_digest: str) -> None
         following = re.search(r'rel="next" href="([^"]+)"', page)
         path = following[1].replace("&amp;", "&") if following else ""
     assert len(seen) == len(set(seen)) >= 30
-    assert "Page 99 of" in browser.send("GET", "/?page=99").text
+    assert seen[-1] in browser.send("GET", "/?state=open&page=99").text
 
 
 @pytest.fixture

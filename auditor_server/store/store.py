@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker, undefer
 
 from auditor_server.store import registrations
+from auditor_server.store.access import AccessStore
 from auditor_server.store.custody import CustodyStore
 from auditor_server.store.engine import ROW_LOCK, check_durable, reading, settled
 from auditor_server.store.migrations import upgrade
@@ -27,6 +28,7 @@ from auditor_server.store.models import (
 )
 from auditor_server.store.registrations import Registration
 from auditor_server.store.registry import RegistryStore, append
+from auditor_server.store.trail import TrailStore
 from auditor_server.store.witnessings import WitnessingStore
 from schemas.registry import EntryKind
 from schemas.wire import SessionState
@@ -49,6 +51,8 @@ class Store:
         self.registry = RegistryStore(self._write, self._read)
         self.witnessings = WitnessingStore(self._write, self._read)
         self.custody = CustodyStore(self._write, self._read)
+        self.access = AccessStore(self._write, self._read)
+        self.trail = TrailStore(self._write, self._read)
 
     def prepare(self) -> None:
         """Bring the tables to those of this version of the server.
@@ -182,13 +186,25 @@ class Store:
             statement = select(SessionRow).where(SessionRow.request_digest == request_digest)
             return transaction.scalar(statement)
 
-    def sessions(self, owner: str | None = None) -> Sequence[SessionRow]:
-        """Return all sessions, or those of one owner, oldest first."""
+    def sessions(self, organisation: str | None = None) -> Sequence[SessionRow]:
+        """Return all sessions, or those of one organisation, oldest first."""
         statement = select(SessionRow).order_by(SessionRow.opened_at, SessionRow.id)
-        if owner is not None:
-            statement = statement.where(SessionRow.owner == owner)
+        if organisation is not None:
+            statement = statement.join(TokenRow, TokenRow.id == SessionRow.owner).where(
+                TokenRow.organisation == organisation
+            )
         with self._read() as transaction:
             return transaction.scalars(statement).all()
+
+    def opened_by(self, organisation: str, session_id: str) -> bool:
+        """Tell whether a session is there and was opened by one of an organisation's tokens."""
+        statement = (
+            select(SessionRow.id)
+            .join(TokenRow, TokenRow.id == SessionRow.owner)
+            .where(SessionRow.id == session_id, TokenRow.organisation == organisation)
+        )
+        with self._read() as transaction:
+            return transaction.scalar(statement) is not None
 
     def last_cosigned_at(self, session_id: str) -> datetime | None:
         """Return when the last checkpoint of a session was cosigned."""

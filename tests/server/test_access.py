@@ -10,6 +10,7 @@ from hand_built import Client, HandBuiltAgent, is_problem
 from live import LiveServer, make_home
 
 from auditor_server import tokens
+from auditor_server.access.accounts import add_organisation
 from auditor_server.home import Home
 from auditor_server.settings import MOST_FLUSH_BYTES, MOST_ORDER_BYTES
 from schemas import RoleName
@@ -75,7 +76,9 @@ def test_a_developer_sees_no_other_developer_s_session(
     live_server: LiveServer, agent: HandBuiltAgent
 ) -> None:
     store = live_server.open_store()
-    other = Client(live_server.url, tokens.issue(store, "developer", datetime.now(UTC)))
+    now = datetime.now(UTC)
+    add_organisation(store, "another", "Another Developer Ltd", now)
+    other = Client(live_server.url, tokens.issue(store, "developer", "another", now))
     store.close()
     foreign = other.get(agent.path)
     missing = other.get("/sessions/none")

@@ -27,6 +27,8 @@ from auditor_server.errors import RegistryDamagedError, RegistryKeyMissingError
 from auditor_server.home import Home
 from auditor_server.orders import add_order
 from auditor_server.settings import ServerSettings
+from auditor_server.store.engine import make_engine
+from auditor_server.store.migrations import downgrade
 from schemas import (
     ConsistencyProof,
     InclusionProof,
@@ -301,6 +303,9 @@ def test_what_an_older_server_stored_is_registered_at_the_next_start(
     officer.post(f"{agent.path}/queries", data=PURPOSE, files=image)
     entries = entries_of(own_server.client(None))
     own_server.stop()
+    engine = make_engine(own_server.home.database_url)
+    downgrade(engine, "0001")
+    engine.dispose()
     registry_tables = [f"registry_{name}" for name in ("entries", "nodes", "heads", "sequencer")]
     for table in (*registry_tables, "alembic_version"):  # there were no migrations then, either
         database(own_server.home, f"DROP TABLE {table}")

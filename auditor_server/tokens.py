@@ -22,7 +22,7 @@ from auditor_server.errors import (
 from auditor_server.store.models import TokenRow
 from auditor_server.store.store import Store
 
-__all__ = ["ROLES", "Principal", "TokenRole", "authenticate", "check_role", "issue"]
+__all__ = ["ROLES", "Principal", "TokenRole", "authenticate", "check_role", "issue", "principal_of"]
 
 SECRET_BYTES = 32
 
@@ -122,7 +122,16 @@ def authenticate(store: Store, authorization: str | None, now: datetime) -> Prin
     expected = row.secret_hash if row is not None else bytes(32)
     if not hmac.compare_digest(_hash(secret), expected) or row is None:
         raise NotAuthenticatedError("this server has not issued the token; check that it is whole")
-    # Only who has the secret is told what has become of it.
+    return principal_of(row, now)
+
+
+def principal_of(row: TokenRow, now: datetime) -> Principal:
+    """Return who has a token. Only for whoever has shown its secret.
+
+    Raises:
+        TokenExpiredError, TokenRevokedError: the token is not good any more.
+
+    """
     if row.revoked_at is not None:
         raise TokenRevokedError(f"the token {row.id} was revoked; ask the auditor for another one")
     if row.expires_at is not None and now >= row.expires_at:

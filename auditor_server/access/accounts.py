@@ -85,8 +85,13 @@ def prune(store: Store, now: datetime, failures_count_for: timedelta) -> None:
     store.access.prune(now, now - failures_count_for)
 
 
+def is_name(text: str) -> bool:
+    """Tell whether an organisation or a user can have this name, or identifier."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _check_name(name: str, what: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise AccessNameError(
             f"expected {what} of 1 to 100 small letters, digits and . _ @ -, beginning with a "
             f"letter or digit, found {name!r}"

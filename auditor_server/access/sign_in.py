@@ -12,12 +12,15 @@ import secrets
 from datetime import timedelta
 from typing import Final, cast
 
+from auditor_server import tokens
 from auditor_server.access import trail
+from auditor_server.access.accounts import is_name
 from auditor_server.access.passwords import is_password
 from auditor_server.access.principals import Principal, Role
 from auditor_server.context import Auditor
 from auditor_server.errors import (
     CsrfError,
+    NotAuthenticatedError,
     NotSignedInError,
     SignInError,
     SignInThrottledError,
@@ -31,6 +34,7 @@ MOST_FAILED_SIGN_INS = 10
 FAILURES_COUNT_FOR = timedelta(minutes=15)
 COOKIE_BYTES = 32
 USER_PREFIX: Final = "user/"
+NOBODY: Final = ""
 _CSRF_CONTEXT = b"auditkit/csrf/v1"
 
 
@@ -44,8 +48,10 @@ def sign_in(auditor: Auditor, name: str, password: str) -> str:
     """
     now = auditor.now()
     access, name_hash = auditor.store.access, _digest(name)
+    # What nobody can be called, no database needs to be able to look for.
+    looked_for = name if is_name(name) else NOBODY
     first = access.note_attempt(
-        name, name_hash, now, since=now - FAILURES_COUNT_FOR, most=MOST_FAILED_SIGN_INS
+        looked_for, name_hash, now, since=now - FAILURES_COUNT_FOR, most=MOST_FAILED_SIGN_INS
     )
     if first is not None:
         wait = max(1, math.ceil((first + FAILURES_COUNT_FOR - now).total_seconds()))
@@ -54,44 +60,45 @@ def sign_in(auditor: Auditor, name: str, password: str) -> str:
             f"{wait} seconds",
             wait,
         )
-    user = access.user(name)
+    user = access.user(looked_for)
     right = is_password(password, None if user is None else user.password_hash)
     if not right or user is None or user.disabled_at is not None:
         raise SignInError("there is no user of this name with this password; check both")
     access.forget_failures(name_hash)
-    cookie = secrets.token_urlsafe(COOKIE_BYTES)
-    access.add_sign_in(
-        SignInRow(
-            cookie_hash=_digest(cookie),
-            user_name=user.name,
-            created_at=now,
-            expires_at=now + SIGN_IN_LIFETIME,
-        )
-    )
-    trail.record(auditor, _principal(user), "sign-in")
-    return cookie
+    return _begin(auditor, _of_user(user), user_name=user.name)
+
+
+def sign_in_with_token(auditor: Auditor, token: str) -> str:
+    """Let in who has a token, and return the value of their cookie.
+
+    Raises:
+        NotAuthenticatedError: the token is none of this server's, or not good any more.
+
+    """
+    principal = tokens.authenticate(auditor.store, f"Bearer {token.strip()}", auditor.now())
+    return _begin(auditor, principal, token_id=principal.name)
 
 
 def principal_of_cookie(auditor: Auditor, cookie: str | None) -> Principal:
     """Return who is signed in with a cookie.
 
     Raises:
-        NotSignedInError: nobody, or not any more.
+        NotSignedInError: nobody, or not any more: also because the token was revoked.
 
     """
-    user = auditor.store.access.signed_in(_digest(cookie or ""), auditor.now())
-    if user is None:
+    principal = _principal(auditor, auditor.store.access.signed_in(_digest(cookie), auditor.now()))
+    if principal is None:
         raise NotSignedInError("you are not signed in, or not any more; sign in again")
-    return _principal(user)
+    return principal
 
 
 def sign_out(auditor: Auditor, cookie: str | None) -> None:
     """End a sign-in; one that has ended, or never was, changes nothing."""
-    digest = _digest(cookie or "")
-    user = auditor.store.access.signed_in(digest, auditor.now())
-    auditor.store.access.end_sign_in(digest)
-    if user is not None:
-        trail.record(auditor, _principal(user), "sign-out")
+    row = auditor.store.access.signed_in(_digest(cookie), auditor.now())
+    auditor.store.access.end_sign_in(_digest(cookie))
+    principal = _principal(auditor, row)
+    if principal is not None:
+        trail.record(auditor, principal, "sign-out")
 
 
 def csrf_token(cookie: str) -> str:
@@ -111,9 +118,44 @@ def check_csrf(cookie: str | None, token: str | None) -> None:
         raise CsrfError("the form is not from this sign-in; load the page again, and send it anew")
 
 
-def _principal(user: UserRow) -> Principal:
+def _begin(
+    auditor: Auditor,
+    principal: Principal,
+    *,
+    user_name: str | None = None,
+    token_id: str | None = None,
+) -> str:
+    cookie, now = secrets.token_urlsafe(COOKIE_BYTES), auditor.now()
+    auditor.store.access.add_sign_in(
+        SignInRow(
+            cookie_hash=_digest(cookie),
+            user_name=user_name,
+            token_id=token_id,
+            created_at=now,
+            expires_at=now + SIGN_IN_LIFETIME,
+        )
+    )
+    trail.record(auditor, principal, "sign-in")
+    return cookie
+
+
+def _principal(auditor: Auditor, row: SignInRow | None) -> Principal | None:
+    """Return who signed in, as of now: roles are read anew, and tokens may have ended."""
+    if row is None:
+        return None
+    if row.user_name is not None:
+        user = auditor.store.access.user(row.user_name)
+        return None if user is None or user.disabled_at is not None else _of_user(user)
+    token = None if row.token_id is None else auditor.store.token(row.token_id)
+    try:
+        return None if token is None else tokens.principal_of(token, auditor.now())
+    except NotAuthenticatedError:
+        return None
+
+
+def _of_user(user: UserRow) -> Principal:
     return Principal(USER_PREFIX + user.name, cast("Role", user.role), user.organisation)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+def _digest(text: str | None) -> str:
+    return hashlib.sha256((text or "").encode(errors="surrogatepass")).hexdigest()

@@ -160,19 +160,11 @@ class AccessStore:
         with self._write.begin() as transaction:
             transaction.add(row)
 
-    def signed_in(self, cookie_hash: str, now: datetime) -> UserRow | None:
-        """Return who is signed in with a cookie; None: nobody, or not any more."""
-        statement = (
-            select(UserRow)
-            .join(SignInRow, SignInRow.user_name == UserRow.name)
-            .where(
-                SignInRow.cookie_hash == cookie_hash,
-                SignInRow.expires_at > now,
-                UserRow.disabled_at.is_(None),
-            )
-        )
+    def signed_in(self, cookie_hash: str, now: datetime) -> SignInRow | None:
+        """Return the sign-in of a cookie; None: there is none, or its time is over."""
         with self._read() as transaction:
-            return transaction.scalar(statement)
+            row = transaction.get(SignInRow, cookie_hash)
+        return row if row is not None and now < row.expires_at else None
 
     def end_sign_in(self, cookie_hash: str) -> None:
         """Forget a sign-in; one that has ended changes nothing."""

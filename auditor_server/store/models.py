@@ -98,12 +98,13 @@ class UserRow(Base):
 
 
 class SignInRow(Base):
-    """A person who is signed in; only the hash of the cookie is kept."""
+    """A person who is signed in, by password or by token; of the cookie only the hash is kept."""
 
     __tablename__ = "sign_ins"
 
     cookie_hash: Mapped[str] = mapped_column(primary_key=True)
-    user_name: Mapped[str] = mapped_column(ForeignKey("users.name"), index=True)
+    user_name: Mapped[str | None] = mapped_column(ForeignKey("users.name"), index=True)
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id"))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
 

@@ -53,10 +53,12 @@ def upgrade() -> None:
     op.create_table(
         "sign_ins",
         sa.Column("cookie_hash", sa.String(length=200), nullable=False),
-        sa.Column("user_name", sa.String(length=200), nullable=False),
+        sa.Column("user_name", sa.String(length=200), nullable=True),
+        sa.Column("token_id", sa.String(length=200), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["user_name"], ["users.name"]),
+        sa.ForeignKeyConstraint(["token_id"], ["tokens.id"]),
         sa.PrimaryKeyConstraint("cookie_hash"),
     )
     op.create_index("ix_sign_ins_user_name", "sign_ins", ["user_name"])

@@ -12,13 +12,10 @@ from datetime import datetime, timedelta
 
 from auditor_server.access.principals import Principal
 from auditor_server.context import Auditor
-from auditor_server.errors import InvalidDocumentError, PurposeMissingError
-from auditor_server.orders import find_order, read_order
-from auditor_server.store import SessionRow, TrailRow
+from auditor_server.store import TrailRow
 from schemas.wire import TrailAction, TrailEntry, TrailPage
 
 DIGEST_BYTES = 32
-MOST_PURPOSE_CHARACTERS = 1_000  # a sentence or two, and a file number
 MOST_ENTRIES_PER_PAGE = 200
 
 
@@ -46,45 +43,6 @@ def record(
             digests=b"".join(keyed_digest(key, picture) for picture in pictures),
         )
     )
-
-
-def record_query(
-    auditor: Auditor,
-    principal: Principal,
-    session: SessionRow,
-    purpose: str | None,
-    pictures: Sequence[bytes],
-) -> None:
-    """Write that somebody asks about pictures. To be called before they are answered.
-
-    An auditor who states no purpose asks for the one that the signed order states.
-
-    Args:
-        auditor: the server.
-        principal: who asks.
-        session: whose model is asked.
-        purpose: in the words of who asks.
-        pictures: the files, as they were sent.
-
-    Raises:
-        PurposeMissingError: it is empty, and who asks is no auditor.
-        InvalidDocumentError: it is too long, or no plain text.
-
-    """
-    stated = (purpose or "").strip()
-    if not stated and principal.role == "auditor":
-        stated = read_order(find_order(auditor, session.order_id)).purpose
-    if not stated:
-        raise PurposeMissingError(
-            "a membership query must say what it is for, in the form's field `purpose` (`auditkit "
-            "query --purpose`), for example the number of the complaint that it answers"
-        )
-    if len(stated) > MOST_PURPOSE_CHARACTERS or not stated.replace("\n", " ").isprintable():
-        raise InvalidDocumentError(
-            f"expected a purpose of at most {MOST_PURPOSE_CHARACTERS} printable characters, found "
-            f"{len(stated)} characters"
-        )
-    record(auditor, principal, "query", session.id, purpose=stated, pictures=pictures)
 
 
 def keyed_digest(key: bytes, picture: bytes) -> bytes:

@@ -8,22 +8,18 @@ from starlette.datastructures import FormData, UploadFile
 from auditkit.data.names import shown
 from auditkit.evidence import canonical
 from auditor_server import queries
-from auditor_server.access import trail
-from auditor_server.access.principals import Principal
+from auditor_server.access import questions
 from auditor_server.api.dependencies import AuditorServer, Examiner, form_up_to
 from auditor_server.documents import parse
 from auditor_server.errors import (
     BodyTooLargeError,
-    HeldQueryError,
     InvalidDocumentError,
     MissingPartError,
     OpeningsNumberError,
 )
-from auditor_server.held_submissions import is_held
 from auditor_server.loaded_models import ModelCache
 from auditor_server.queries import QueryImage
 from auditor_server.settings import ServerSettings
-from auditor_server.store import SessionRow
 from schemas import SampleOpening
 
 router = APIRouter(prefix="/sessions/{session_id}/queries", tags=["queries"])
@@ -66,25 +62,14 @@ def query_images(
     Who asks, and what for, is in the audit trail before anything is answered.
     """
     session = auditor.session(session_id, principal)
-    _check_not_held(session, principal)
     request.app.state.query_rates.take(principal.name)
     images = _images(form, auditor.settings)
-    trail.record_query(
-        auditor, principal, session, _purpose(form), [image.data for image in images]
-    )
+    questions.admit(auditor, principal, session, _purpose(form), [image.data for image in images])
     answer = queries.query(auditor, models, session, images, false_positive_rate)
     return {
         "verdicts": [canonical.parse(verdict.to_bytes()) for verdict in answer.verdicts],
         "adjusted_p_values": list(answer.adjusted_p_values),
     }
-
-
-def _check_not_held(session: SessionRow, principal: Principal) -> None:
-    if is_held(session) and not principal.sees_all:
-        raise HeldQueryError(
-            "the auditor holds the MINT Model of this session, and a verdict tells its score; ask "
-            "the auditor to ask"
-        )
 
 
 def _purpose(form: FormData) -> str | None:

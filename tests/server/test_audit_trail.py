@@ -16,7 +16,7 @@ from live import make_home
 
 from auditkit.evidence import canonical, dsse, statements
 from auditkit.evidence.keys import SigningKey
-from auditor_server.access import trail
+from auditor_server.access import questions, trail
 from auditor_server.access.principals import AUTHORITY, Principal
 from auditor_server.access.rate_limits import MOST_BUCKETS, Rate, RateLimiter
 from auditor_server.app import create_app
@@ -113,7 +113,7 @@ def test_a_question_says_what_it_is_for(
     assert server.queries() == before
 
 
-@pytest.mark.parametrize("purpose", ["x" * (trail.MOST_PURPOSE_CHARACTERS + 1), "a\x1b[2Jb"])
+@pytest.mark.parametrize("purpose", ["x" * (questions.MOST_PURPOSE_CHARACTERS + 1), "a\x1b[2Jb"])
 def test_a_purpose_is_a_text_that_can_be_shown(server: Server, purpose: str) -> None:
     response = server.ask("compliance-officer", purpose)
     assert is_problem(response, 422, "InvalidDocumentError")

@@ -1,6 +1,7 @@
 """`access`: who may do what on the auditor's server, and what they looked at and asked."""
 
 import getpass
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -313,7 +314,7 @@ def _trail(
     digest = None
     if picture is not None:
         digest = trails.keyed_digest(auditor.home.trail_key(), picture.read_bytes()).hex()
-    reader = Principal(f"home/{getpass.getuser()}", "auditor", AUTHORITY)
+    reader = Principal(f"home/{_who_runs_this()}", "auditor", AUTHORITY)
     before: int | None = None
     found = 0
     try:
@@ -328,6 +329,13 @@ def _trail(
                 return
     finally:
         auditor.store.close()
+
+
+def _who_runs_this() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the system has no name for this user, as in some containers
+        return str(os.getuid())
 
 
 @contextmanager

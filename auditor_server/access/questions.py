@@ -42,7 +42,7 @@ def admit(
             "the auditor holds the MINT Model of this session, and a verdict tells its score; ask "
             "the auditor to ask"
         )
-    stated = (purpose or "").strip()
+    stated = _checked(purpose)
     if not stated and principal.role == "auditor":
         stated = read_order(find_order(auditor, session.order_id)).purpose
     if not stated:
@@ -50,9 +50,15 @@ def admit(
             "a membership query must say what it is for, in the form's field `purpose` (`auditkit "
             "query --purpose`), for example the number of the complaint that it answers"
         )
-    if len(stated) > MOST_PURPOSE_CHARACTERS or not stated.replace("\n", " ").isprintable():
+    trail.record(auditor, principal, "query", session.id, purpose=stated, pictures=pictures)
+
+
+def _checked(purpose: str | None) -> str:
+    stated = (purpose or "").strip()
+    lines = stated.splitlines()
+    if len(stated) > MOST_PURPOSE_CHARACTERS or not all(line.isprintable() for line in lines):
         raise InvalidDocumentError(
             f"expected a purpose of at most {MOST_PURPOSE_CHARACTERS} printable characters, found "
             f"{len(stated)} characters"
         )
-    trail.record(auditor, principal, "query", session.id, purpose=stated, pictures=pictures)
+    return stated

@@ -313,6 +313,9 @@ def test_what_an_older_server_stored_is_registered_at_the_next_start(
     again = entries_of(own_server.client(None))
     assert [(e.kind, e.digest) for e in again] == [(e.kind, e.digest) for e in entries]
     assert again[0].time_ms >= entries[-1].time_ms
+    # Nor were there organisations, and everybody's token is as good as it was.
+    for role in ("auditor", "developer", "compliance-officer"):
+        assert own_server.client(role).get(agent.path).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ class Reader:
     def sign_in(self, token: str, path: str = "/") -> None:
         self.visit(path)
         self.page.get_by_label("Access token").fill(token)
-        self.page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        self.page.get_by_role("button", name="Sign in with the token").click()
 
     def follow(self, name: str) -> None:
         self.page.get_by_role("link", name=name, exact=True).first.click()

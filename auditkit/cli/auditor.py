@@ -17,7 +17,9 @@ from auditor_server.settings import (
     DATABASE_URL_VARIABLE,
     DEFAULT_HOST,
     DEFAULT_PORT,
+    MOST_TRAIL_DAYS,
     MOST_WORKERS,
+    TRAIL_DAYS,
 )
 from schemas import AuditOrder
 
@@ -127,13 +129,24 @@ def serve(
         int,
         typer.Option("--workers", min=1, max=MOST_WORKERS, help="Processes that serve."),
     ] = 1,
+    trail_days: Annotated[
+        float,
+        typer.Option(
+            "--trail-days",
+            min=1.0,
+            max=MOST_TRAIL_DAYS,
+            help="How long the audit trail keeps who asked what.",
+        ),
+    ] = TRAIL_DAYS,
 ) -> None:
     """Run the auditor's server until it is stopped with Ctrl-C."""
     from auditor_server.serve import serve as run_server
     from auditor_server.settings import ServerSettings
 
     run_server(
-        ServerSettings(home=home, database_url=database_secret(database_url)),
+        ServerSettings(
+            home=home, database_url=database_secret(database_url), trail_days=trail_days
+        ),
         host,
         port,
         workers=workers,

@@ -1,18 +1,23 @@
 """What page handlers are given: who is signed in, and forms that came from our own pages."""
 
-import hmac
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Depends, Query, Request
+from starlette.concurrency import run_in_threadpool
 
+from auditor_server.access.principals import Principal, Role
 from auditor_server.api.dependencies import AuditorServer, body_up_to
-from auditor_server.errors import InvalidDocumentError, NotAllowedError
+from auditor_server.errors import (
+    CsrfError,
+    InvalidDocumentError,
+    NotAllowedError,
+    NotSignedInError,
+    OutOfScopeError,
+)
 from auditor_server.settings import ServerSettings
-from auditor_server.tokens import Principal, TokenRole
-from auditor_server.web.errors import ForgedFormError, SignInNeededError
-from auditor_server.web.sign_ins import current
+from auditor_server.web.sign_ins import READERS, check_form, current
 
 Form = dict[str, str]
 FORM_TOKEN = "form_token"  # noqa: S105 - the name of a field
@@ -26,25 +31,34 @@ PageNumber = Annotated[int, Query(ge=1, le=10**9, alias="page")]
 def _signed_in(request: Request) -> Principal:
     sign_in = current(request)
     if sign_in is None:
-        raise SignInNeededError("sign in to see this page")
+        raise NotSignedInError("sign in to see this page")
+    request.app.state.call_rates.take(sign_in.principal.name)
     return sign_in.principal
 
 
 SignedIn = Annotated[Principal, Depends(_signed_in)]
 
 
-def _allowed(*roles: TokenRole) -> Callable[[Principal], Principal]:
+def _allowed(*roles: Role, one_session: bool = True) -> Callable[[Principal], Principal]:
+    """As for the API's routes: the roles, and whether a token for one session will do."""
+
     def check(principal: SignedIn) -> Principal:
         if principal.role not in roles:
             raise NotAllowedError(
                 f"this page is for the role {' or '.join(roles)}, yours is {principal.role}"
+            )
+        if principal.session_id is not None and not one_session:
+            raise OutOfScopeError(
+                f"your token is good for session {principal.session_id} only, this page concerns "
+                "more"
             )
         return principal
 
     return check
 
 
-SignedInAuditor = Annotated[Principal, Depends(_allowed("auditor"))]
+SignedInReader = Annotated[Principal, Depends(_allowed(*READERS))]
+SignedInOrderer = Annotated[Principal, Depends(_allowed("auditor", one_session=False))]
 
 
 def _form(
@@ -65,13 +79,8 @@ def _form(
             )
         except ValueError as error:
             raise InvalidDocumentError(f"not a readable form: {error}") from error
-        sign_in = current(request)
-        if sign_in is not None and not hmac.compare_digest(
-            fields.get(FORM_TOKEN, "").encode(), sign_in.form_token.encode()
-        ):
-            raise ForgedFormError(
-                "the form is not from this sign-in; go back, load the page again and repeat"
-            )
+        if await run_in_threadpool(current, request) is not None:
+            check_form(request, fields.get(FORM_TOKEN))
         return fields
 
     return read
@@ -87,11 +96,18 @@ def _check_origin(request: Request) -> None:
         else origin is not None and urlsplit(origin).netloc == request.headers.get("Host")
     )
     if not own:
-        raise ForgedFormError("forms are taken from this server's own pages only")
+        raise CsrfError("forms are taken from this server's own pages only")
 
 
 SmallForm = Annotated[Form, Depends(_form(lambda _: MOST_SIGN_IN_BYTES))]
 # Each byte of the text may take three in a form.
 OrderForm = Annotated[Form, Depends(_form(lambda settings: 3 * settings.most_order_bytes))]
 
-__all__ = ["AuditorServer", "OrderForm", "SignedIn", "SignedInAuditor", "SmallForm"]
+__all__ = [
+    "AuditorServer",
+    "OrderForm",
+    "SignedIn",
+    "SignedInOrderer",
+    "SignedInReader",
+    "SmallForm",
+]

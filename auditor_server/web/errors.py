@@ -10,18 +10,6 @@ class PageError(Exception):
     status: ClassVar[HTTPStatus] = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
-class SignInNeededError(PageError):
-    """Nobody is signed in."""
-
-    status = HTTPStatus.UNAUTHORIZED
-
-
-class ForgedFormError(PageError):
-    """The form was not sent from one of our own pages, or it is from before the last sign-in."""
-
-    status = HTTPStatus.FORBIDDEN
-
-
 class PageNotFoundError(PageError):
     """There is no such page."""
 

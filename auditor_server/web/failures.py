@@ -6,8 +6,9 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
+from auditor_server.errors import NotSignedInError, ServerError
 from auditor_server.problems import PROBLEM_MEDIA_TYPE, UNTYPED
-from auditor_server.web.errors import PageError, SignInNeededError
+from auditor_server.web.errors import PageError
 from auditor_server.web.headers import headers_of, is_of_api
 from auditor_server.web.rendering import address, page
 from schemas.wire import Problem
@@ -21,9 +22,10 @@ def install(app: FastAPI) -> None:
     Call it when all handlers of errors are installed: what they answer is what the page says.
     """
     app.add_exception_handler(PageError, _page_error)
+    known = app.exception_handlers[ServerError]
     for kind, handler in list(app.exception_handlers.items()):
         app.add_exception_handler(kind, _as_page(handler))
-    app.add_exception_handler(SignInNeededError, _to_sign_in)
+    app.add_exception_handler(NotSignedInError, _to_sign_in(known))
 
 
 def _as_page(handler: Handler) -> Handler:
@@ -52,8 +54,11 @@ def _page_error(_request: Request, error: Exception) -> Response:
     return JSONResponse(problem.as_json(), int(status), media_type=PROBLEM_MEDIA_TYPE)
 
 
-def _to_sign_in(request: Request, error: Exception) -> Response:
-    if not _wants_page(request) or request.method != "GET":
-        return _page_error(request, error)
-    asked = address(request.url.path, **dict(request.query_params))
-    return RedirectResponse(address("/sign-in", next=asked), HTTPStatus.SEE_OTHER)
+def _to_sign_in(handler: Handler) -> Handler:
+    def answer(request: Request, error: Exception) -> Response | Awaitable[Response]:
+        if not _wants_page(request) or request.method != "GET":
+            return handler(request, error)
+        asked = address(request.url.path, **dict(request.query_params))
+        return RedirectResponse(address("/sign-in", next=asked), HTTPStatus.SEE_OTHER)
+
+    return answer

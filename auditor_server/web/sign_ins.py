@@ -1,26 +1,20 @@
-"""Who is signed in to the pages. The only module that knows how that is remembered.
+"""Who is signed in to the pages. The only module that knows how a browser is told apart.
 
-The browser holds an opaque random identifier in a cookie. What it stands for stays here, found by
-the identifier's hash.
+The browser holds an opaque random identifier in a cookie; what it stands for is in the database.
 """
 
-import hashlib
-import secrets
-from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from threading import Lock
-from typing import Protocol
 
 from fastapi import Request, Response
 
-from auditor_server.tokens import Principal
+from auditor_server.access import sign_in as access
+from auditor_server.access.principals import Principal, Role
+from auditor_server.errors import NotSignedInError
 
 # The prefix makes browsers refuse the cookie unless it is Secure, for this host and for all paths.
 COOKIE = "__Host-auditkit"
-IDENTIFIER_BYTES = 32
-LONGEST_SIGN_IN = timedelta(hours=12)
-MOST_SIGN_INS = 10_000
+# Those who may have what is in a bundle or a report, as for the API.
+READERS: tuple[Role, ...] = ("auditor", "developer", "compliance-officer")
 
 
 @dataclass(frozen=True)
@@ -29,72 +23,50 @@ class SignIn:
 
     principal: Principal
     form_token: str
-    expires_at: datetime
 
-
-class SignIns(Protocol):
-    """Where sign-ins are kept."""
-
-    def begin(self, principal: Principal, now: datetime) -> str:
-        """Remember a new sign-in and return its identifier."""
-
-    def find(self, identifier: str, now: datetime) -> SignIn | None:
-        """Return a sign-in that is still in force."""
-
-    def end(self, identifier: str) -> None:
-        """Forget a sign-in."""
-
-
-class SignInsInMemory:
-    """Sign-ins of one worker; they end with it."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[bytes, SignIn] = OrderedDict()
-        self._lock = Lock()
-
-    def begin(self, principal: Principal, now: datetime) -> str:
-        """Remember a new sign-in and return its identifier."""
-        identifier = secrets.token_urlsafe(IDENTIFIER_BYTES)
-        form_token = secrets.token_urlsafe(IDENTIFIER_BYTES)
-        with self._lock:
-            self._kept[_hash(identifier)] = SignIn(principal, form_token, now + LONGEST_SIGN_IN)
-            if len(self._kept) > MOST_SIGN_INS:
-                self._kept.popitem(last=False)
-        return identifier
-
-    def find(self, identifier: str, now: datetime) -> SignIn | None:
-        """Return a sign-in that is still in force."""
-        with self._lock:
-            found = self._kept.get(_hash(identifier))
-            if found is not None and now >= found.expires_at:
-                del self._kept[_hash(identifier)]
-                return None
-        return found
-
-    def end(self, identifier: str) -> None:
-        """Forget a sign-in."""
-        with self._lock:
-            self._kept.pop(_hash(identifier), None)
+    @property
+    def is_reader(self) -> bool:
+        """Whether records, orders, bundles and reports are shown."""
+        return self.principal.role in READERS
 
 
 def current(request: Request) -> SignIn | None:
-    """Return the sign-in that a request's cookie stands for."""
-    identifier = request.cookies.get(COOKIE)
-    if identifier is None:
-        return None
-    state = request.app.state
-    found: SignIn | None = state.sign_ins.find(identifier, state.auditor.now())
+    """Return the sign-in that a request's cookie stands for; looked up once for each request."""
+    if not hasattr(request.state, "sign_in"):
+        request.state.sign_in = look_up(request)
+    found: SignIn | None = request.state.sign_in
     return found
 
 
-def remember(request: Request, response: Response, principal: Principal) -> None:
+def look_up(request: Request) -> SignIn | None:
+    """Return the sign-in that a request's cookie stands for now."""
+    cookie = request.cookies.get(COOKIE)
+    if cookie is None:
+        return None
+    try:
+        principal = access.principal_of_cookie(request.app.state.auditor, cookie)
+    except NotSignedInError:
+        return None
+    return SignIn(principal, access.csrf_token(cookie))
+
+
+def check_form(request: Request, form_token: str | None) -> None:
+    """Check that a form comes from a page of this sign-in.
+
+    Raises:
+        CsrfError: it does not.
+
+    """
+    access.check_csrf(request.cookies.get(COOKIE), form_token)
+
+
+def remember(request: Request, response: Response, cookie: str) -> None:
     """Sign a browser in; a sign-in that it has already ends."""
     forget(request, response)
-    state = request.app.state
     response.set_cookie(
         COOKIE,
-        state.sign_ins.begin(principal, state.auditor.now()),
-        max_age=int(LONGEST_SIGN_IN.total_seconds()),
+        cookie,
+        max_age=int(access.SIGN_IN_LIFETIME.total_seconds()),
         secure=True,
         httponly=True,
         samesite="strict",
@@ -103,11 +75,7 @@ def remember(request: Request, response: Response, principal: Principal) -> None
 
 def forget(request: Request, response: Response) -> None:
     """Sign a browser out."""
-    identifier = request.cookies.get(COOKIE)
-    if identifier is not None:
-        request.app.state.sign_ins.end(identifier)
+    cookie = request.cookies.get(COOKIE)
+    if cookie is not None:
+        access.sign_out(request.app.state.auditor, cookie)
         response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="strict")
-
-
-def _hash(identifier: str) -> bytes:
-    return hashlib.sha256(identifier.encode()).digest()

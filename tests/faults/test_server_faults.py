@@ -11,8 +11,9 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from auditor_server import registry, verification
+from auditor_server import registry
 from auditor_server.errors import HomeError
+from auditor_server.inference.service import Inference
 from auditor_server.serve import serve
 from auditor_server.settings import ServerSettings
 from developer_agent.client import ServerClient
@@ -218,7 +219,7 @@ def test_a_killed_server_keeps_what_it_has_acknowledged(
     name = f"killed-{call.operation}-{call.name.replace('/', '-')}"
     folder, answered = RunFolder(scratch / name), Answered()
     process = Process(world)
-    with patch.object(verification, "initial_weights_digest", rebuilt_weights):
+    with patch.object(Inference, "initial_weights_digest", staticmethod(rebuilt_weights)):
         client = HttpClient(world, process, call, answered)
         try:
             agent = Agent(folder, world, client)

@@ -12,10 +12,12 @@ import requests
 from hand_built import HandBuiltAgent, make_order, make_request, opening, sign_order
 from live import LiveServer, make_home
 
-from auditkit.evidence import merkle
+from auditkit.evidence import dsse, merkle
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditor_server import explorer, tokens
+from auditor_server.access.accounts import add_organisation, add_user
+from auditor_server.access.principals import AUTHORITY, Role
 from auditor_server.context import Auditor
 from auditor_server.live_logs import MOST_POINTS, LiveLogs
 from auditor_server.order_drafts import read_draft
@@ -83,6 +85,16 @@ class Browser:
         match = re.search(r'name="form_token" value="([^"]+)"', self.send("GET", "/").text)
         assert match is not None
         return match[1]
+
+
+def other_token(server: LiveServer, role: Role) -> str:
+    """A token of another organisation."""
+    store, now = server.open_store(), datetime.now(UTC)
+    if all(found.id != "other" for found in store.access.organisations()):
+        add_organisation(store, "other", "Other Lab", now)
+    token = tokens.issue(store, role, "other", now)
+    store.close()
+    return token
 
 
 def test_a_log_grows_before_the_readers_eyes(agent: HandBuiltAgent, regulator: Reader) -> None:
@@ -180,10 +192,8 @@ def test_signing_out_ends_it(server: LiveServer, new_reader: NewReader, agent: A
 def test_a_developer_sees_what_the_api_shows_a_developer(
     server: LiveServer, agent: HandBuiltAgent
 ) -> None:
-    store = server.open_store()
     stranger = Browser(server)
-    stranger.sign_in(tokens.issue(store, "developer", datetime.now(UTC)))
-    store.close()
+    stranger.sign_in(other_token(server, "developer"))
     session_id = agent.grant.session_id
     assert session_id not in stranger.send("GET", "/").text
     for part in ("", "/verification", "/live", "/events", "/records", "/records/0", "/bundle"):
@@ -196,6 +206,80 @@ def test_a_developer_sees_what_the_api_shows_a_developer(
     owner.sign_in(server.home.tokens["developer"])
     assert session_id in owner.send("GET", "/").text
     assert owner.send("GET", agent.path).status_code == 200
+
+
+PAGES: dict[str, tuple[str, ...]] = {
+    "all": ("", "/verification"),
+    "readers": ("/live", "/records", "/records/0", "/records/0/proof", "/bundle", "/report"),
+}
+
+
+@pytest.mark.parametrize(
+    "role", ["auditor", "developer", "compliance-officer", "data-subject-desk"]
+)
+def test_each_role_sees_what_the_api_gives_it(
+    server: LiveServer, agent: HandBuiltAgent, role: Role
+) -> None:
+    store, now = server.open_store(), datetime.now(UTC)
+    owner = store.token(server.home.tokens["developer"].partition(".")[0])
+    assert owner is not None
+    organisation = AUTHORITY if role == "auditor" else owner.organisation
+    whole = tokens.issue(store, role, organisation, now)
+    limited = tokens.issue(store, role, organisation, now, session_id=agent.grant.session_id)
+    store.close()
+    reader = 403 if role == "data-subject-desk" else 200
+    browser, single = Browser(server), Browser(server)
+    browser.sign_in(whole)
+    single.sign_in(limited)
+    foreign = server.open_session(ORDER, server_order_digest(server)).path
+    for visitor in (browser, single):
+        for page in PAGES["all"]:
+            found = visitor.send("GET", agent.path + page)
+            assert found.status_code == 200, (page, found.text)
+            assert (f'href="{agent.path}/bundle"' in found.text) == (reader == 200)
+        for page in PAGES["readers"]:
+            assert visitor.send("GET", agent.path + page).status_code == reader, page
+        for page in ("/models", "/orders", f"/orders/{ORDER}"):
+            assert visitor.send("GET", page).status_code == reader, page
+    assert agent.grant.session_id in single.send("GET", "/").text
+    assert foreign not in single.send("GET", "/").text
+    assert single.send("GET", foreign).status_code == 404
+    assert browser.send("GET", foreign).status_code == 200
+    assert browser.send("GET", "/order-editor").status_code == (200 if role == "auditor" else 403)
+    assert single.send("GET", "/order-editor").status_code == 403
+
+
+def server_order_digest(server: LiveServer) -> str:
+    envelope = server.client("auditor").get(f"/orders/{ORDER}").content
+    return sha256_hex(dsse.Envelope.from_bytes(envelope).payload)
+
+
+def test_people_sign_in_with_a_password(server: LiveServer, new_reader: NewReader) -> None:
+    store = server.open_store()
+    password = "correct horse battery staple"
+    add_user(store, "ana", "compliance-officer", AUTHORITY, password, datetime.now(UTC))
+    store.close()
+    reader = new_reader(server.url)
+    reader.visit("/orders")
+    reader.page.get_by_label("Name").fill("ana")
+    reader.page.get_by_label("Password").fill("wrong horse battery staple")
+    reader.page.get_by_role("button", name="Sign in", exact=True).click()
+    assert "check both" in reader.text
+    reader.page.get_by_label("Name").fill("ana")
+    reader.page.get_by_label("Password").fill(password)
+    reader.page.get_by_role("button", name="Sign in", exact=True).click()
+    assert reader.heading() == "Orders"
+    assert "user/ana" in reader.page.inner_text("header")
+
+
+def test_looking_at_a_verification_is_in_the_trail(
+    server: LiveServer, agent: HandBuiltAgent, regulator: Reader
+) -> None:
+    regulator.visit(f"{agent.path}/verification")
+    entries = server.client("auditor").get("/audit-trail").json()["entries"]
+    seen = [(entry["action"], entry["session_id"]) for entry in entries]
+    assert ("verification", agent.grant.session_id) in seen
+    assert ("sign-in", None) in seen
 
 
 @pytest.mark.parametrize("path", ["/", "/models", "/orders", "/order-editor", "/sessions/none"])

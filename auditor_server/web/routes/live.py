@@ -14,9 +14,9 @@ from auditor_server.context import Auditor
 from auditor_server.live_logs import LiveLogs
 from auditor_server.orders import find_order, read_order
 from auditor_server.store import SessionRow
-from auditor_server.web.dependencies import AuditorServer, SignedIn
+from auditor_server.web.dependencies import AuditorServer, SignedInReader
 from auditor_server.web.rendering import fragment, page
-from auditor_server.web.sign_ins import current
+from auditor_server.web.sign_ins import look_up
 
 router = APIRouter(include_in_schema=False)
 
@@ -29,7 +29,7 @@ MOST_LOOKS = 300
 
 @router.get("/sessions/{session_id}/live")
 def live_page(
-    request: Request, principal: SignedIn, auditor: AuditorServer, session_id: str
+    request: Request, principal: SignedInReader, auditor: AuditorServer, session_id: str
 ) -> HTMLResponse:
     """Show how far a session has come."""
     session = auditor.session(session_id, principal)
@@ -43,7 +43,7 @@ def live_page(
 
 @router.get("/sessions/{session_id}/events")
 def events(
-    request: Request, principal: SignedIn, auditor: AuditorServer, session_id: str
+    request: Request, principal: SignedInReader, auditor: AuditorServer, session_id: str
 ) -> StreamingResponse:
     """Send the changing part of the live page whenever it has changed (server-sent events)."""
     session = auditor.session(session_id, principal)
@@ -53,7 +53,7 @@ def events(
 async def _stream(request: Request, auditor: Auditor, session: SessionRow) -> AsyncIterator[str]:
     shown: tuple[int, str] | None = None
     for look in range(MOST_LOOKS):
-        if await request.is_disconnected() or current(request) is None:
+        if await request.is_disconnected() or not await run_in_threadpool(look_up, request):
             return
         session = await run_in_threadpool(_as_it_is, auditor, session)
         if (session.size, session.state) != shown:

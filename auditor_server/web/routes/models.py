@@ -7,7 +7,7 @@ from auditkit.reports import wording
 from auditkit.reports.content import COHORT_ORDER
 from auditor_server import registered_models
 from auditor_server.registered_models import RegisteredModel
-from auditor_server.web.dependencies import PAGE_SIZE, AuditorServer, PageNumber, SignedIn
+from auditor_server.web.dependencies import PAGE_SIZE, AuditorServer, PageNumber, SignedInReader
 from auditor_server.web.paging import Paging
 from auditor_server.web.rendering import page
 from schemas import CohortName, RateEstimate
@@ -20,12 +20,11 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/models")
 def models_page(
-    request: Request, principal: SignedIn, auditor: AuditorServer, number: PageNumber = 1
+    request: Request, principal: SignedInReader, auditor: AuditorServer, number: PageNumber = 1
 ) -> HTMLResponse:
     """List the models, the newest first."""
-    owner = principal.token_id if principal.sees_only_own else None
-    paging = Paging(number, PAGE_SIZE, auditor.store.count_sessions(owner, STATES))
-    rows = auditor.store.newest_sessions(owner, STATES, paging.first, PAGE_SIZE)
+    paging = Paging(number, PAGE_SIZE, auditor.count_sessions(principal, STATES))
+    rows = auditor.newest_sessions(principal, STATES, first=paging.first, most=PAGE_SIZE)
     models = registered_models.describe(auditor, rows)
     return page(
         request,

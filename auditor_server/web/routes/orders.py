@@ -13,8 +13,8 @@ from auditor_server.web.dependencies import (
     AuditorServer,
     OrderForm,
     PageNumber,
-    SignedIn,
-    SignedInAuditor,
+    SignedInOrderer,
+    SignedInReader,
 )
 from auditor_server.web.order_fields import ORDER_FIELDS
 from auditor_server.web.paging import Paging
@@ -29,10 +29,10 @@ HTMX = "HX-Request"
 
 @router.get("/orders")
 def orders_page(
-    request: Request, principal: SignedIn, auditor: AuditorServer, number: PageNumber = 1
+    request: Request, principal: SignedInReader, auditor: AuditorServer, number: PageNumber = 1
 ) -> HTMLResponse:
     """List the orders, newest first."""
-    found = orders.summaries(auditor)[::-1]
+    found = orders.summaries(auditor, principal)[::-1]
     paging = Paging(number, PAGE_SIZE, len(found))
     return page(
         request,
@@ -40,17 +40,16 @@ def orders_page(
         orders=found[paging.first : paging.last],
         now=auditor.now(),
         paging=paging,
-        may_draft=principal.role == "auditor",
+        may_draft=principal.role == "auditor" and principal.session_id is None,
     )
 
 
 @router.get("/orders/{order_id}")
 def order_page(
-    request: Request, principal: SignedIn, auditor: AuditorServer, order_id: str
+    request: Request, principal: SignedInReader, auditor: AuditorServer, order_id: str
 ) -> HTMLResponse:
     """Show one order."""
-    del principal
-    row = orders.find_order(auditor, order_id)
+    row = orders.order_seen_by(auditor, principal, order_id)
     order = orders.read_order(row)
     return page(
         request,
@@ -63,15 +62,14 @@ def order_page(
 
 
 @router.get("/orders/{order_id}/envelope")
-def order_envelope(principal: SignedIn, auditor: AuditorServer, order_id: str) -> Response:
+def order_envelope(principal: SignedInReader, auditor: AuditorServer, order_id: str) -> Response:
     """Return one order as it was signed (DSSE)."""
-    del principal
-    envelope = orders.find_order(auditor, order_id).envelope
+    envelope = orders.order_seen_by(auditor, principal, order_id).envelope
     return download(envelope, f"{order_id}.dsse.json", "application/json")
 
 
 @router.get(EDITOR)
-def editor(request: Request, principal: SignedInAuditor) -> HTMLResponse:
+def editor(request: Request, principal: SignedInOrderer) -> HTMLResponse:
     """Offer a draft to write on."""
     del principal
     return page(
@@ -85,7 +83,7 @@ def editor(request: Request, principal: SignedInAuditor) -> HTMLResponse:
 
 @router.post(EDITOR)
 def check(
-    request: Request, principal: SignedInAuditor, auditor: AuditorServer, form: OrderForm
+    request: Request, principal: SignedInOrderer, auditor: AuditorServer, form: OrderForm
 ) -> HTMLResponse:
     """Check a draft; nothing is kept."""
     del principal

@@ -12,7 +12,7 @@ from auditor_server import explorer, sessions
 from auditor_server.context import Auditor
 from auditor_server.explorer import LoggedRecord, Sample
 from auditor_server.store import SessionRow
-from auditor_server.web.dependencies import PAGE_SIZE, AuditorServer, PageNumber, SignedIn
+from auditor_server.web.dependencies import PAGE_SIZE, AuditorServer, PageNumber, SignedInReader
 from auditor_server.web.errors import PageNotFoundError
 from auditor_server.web.paging import Paging
 from auditor_server.web.rendering import download, page
@@ -41,7 +41,7 @@ class Search:
 def records_page(
     *,
     request: Request,
-    principal: SignedIn,
+    principal: SignedInReader,
     auditor: AuditorServer,
     session_id: str,
     number: PageNumber = 1,
@@ -66,7 +66,11 @@ def records_page(
 
 @router.get("/{index}")
 def record_page(
-    request: Request, principal: SignedIn, auditor: AuditorServer, session_id: str, index: Count
+    request: Request,
+    principal: SignedInReader,
+    auditor: AuditorServer,
+    session_id: str,
+    index: Count,
 ) -> HTMLResponse:
     """Show one record, and the proof that it is in the log."""
     session = auditor.session(session_id, principal)
@@ -83,7 +87,7 @@ def record_page(
 
 @router.get("/{index}/proof")
 def record_proof(
-    principal: SignedIn, auditor: AuditorServer, session_id: str, index: Count
+    principal: SignedInReader, auditor: AuditorServer, session_id: str, index: Count
 ) -> Response:
     """Return the proof as a file (C2SP tlog-proof)."""
     session = auditor.session(session_id, principal)
@@ -96,7 +100,7 @@ def record_proof(
 
 @router.get("/{index}/leaf")
 def record_leaf(
-    principal: SignedIn, auditor: AuditorServer, session_id: str, index: Count
+    principal: SignedInReader, auditor: AuditorServer, session_id: str, index: Count
 ) -> Response:
     """Return the record as it was logged, byte for byte."""
     session = auditor.session(session_id, principal)

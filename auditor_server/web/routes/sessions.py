@@ -8,12 +8,19 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from auditkit.reports import wording
 from auditkit.reports.assemble import report_input
 from auditor_server import sessions, verification
+from auditor_server.access import trail
 from auditor_server.api import reports
 from auditor_server.api.dependencies import AskedWitnesses
 from auditor_server.documents import parse, read_grant
 from auditor_server.orders import find_order, read_order
 from auditor_server.web import checks
-from auditor_server.web.dependencies import PAGE_SIZE, AuditorServer, PageNumber, SignedIn
+from auditor_server.web.dependencies import (
+    PAGE_SIZE,
+    AuditorServer,
+    PageNumber,
+    SignedIn,
+    SignedInReader,
+)
 from auditor_server.web.headers import REPORT_POLICY
 from auditor_server.web.paging import Paging
 from auditor_server.web.rendering import page
@@ -34,10 +41,9 @@ def overview(
     state: Annotated[SessionState | None, Query()] = None,
 ) -> HTMLResponse:
     """Show the sessions that the reader may see, newest first."""
-    owner = principal.token_id if principal.sees_only_own else None
     states = STATES if state is None else (state,)
-    paging = Paging(number, PAGE_SIZE, auditor.store.count_sessions(owner, states))
-    rows = auditor.store.newest_sessions(owner, states, paging.first, PAGE_SIZE)
+    paging = Paging(number, PAGE_SIZE, auditor.count_sessions(principal, states))
+    rows = auditor.newest_sessions(principal, states, first=paging.first, most=PAGE_SIZE)
     return page(
         request,
         "overview",
@@ -79,6 +85,7 @@ def verification_page(
 ) -> HTMLResponse:
     """Verify a session from what is stored, and show every check."""
     session = auditor.session(session_id, principal)
+    trail.record(auditor, principal, "verification", session.id)
     bundle = verification.assemble(auditor, session)
     findings = verification.verify(auditor, session, bundle)
     report = report_input(bundle, auditor.home.history(), findings, auditor.now())
@@ -98,14 +105,14 @@ def verification_page(
 
 @router.get("/sessions/{session_id}/bundle")
 def bundle(
-    principal: SignedIn, auditor: AuditorServer, witnesses: AskedWitnesses, session_id: str
+    principal: SignedInReader, auditor: AuditorServer, witnesses: AskedWitnesses, session_id: str
 ) -> StreamingResponse:
     """Return the evidence bundle as a file."""
     return reports.session_bundle(principal, auditor, witnesses, session_id)
 
 
 @router.get("/sessions/{session_id}/report")
-def report(principal: SignedIn, auditor: AuditorServer, session_id: str) -> Response:
+def report(principal: SignedInReader, auditor: AuditorServer, session_id: str) -> Response:
     """Return the report, a page of its own."""
     found = reports.session_report(principal, auditor, session_id)
     found.headers["Content-Security-Policy"] = REPORT_POLICY

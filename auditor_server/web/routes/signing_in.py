@@ -5,8 +5,8 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from auditor_server import tokens
-from auditor_server.errors import NotAuthenticatedError
+from auditor_server.access import sign_in as access
+from auditor_server.errors import NotAuthenticatedError, SignInThrottledError
 from auditor_server.web.dependencies import AuditorServer, SmallForm
 from auditor_server.web.rendering import address, page
 from auditor_server.web.sign_ins import current, forget, remember
@@ -28,16 +28,18 @@ def sign_in_page(request: Request, next: str = HOME) -> Response:  # noqa: A002 
 
 @router.post(SIGN_IN)
 def sign_in(request: Request, auditor: AuditorServer, form: SmallForm) -> Response:
-    """Sign in with a token."""
+    """Sign in with name and password, or with a token."""
     following = _own(form.get("next", HOME))
     try:
-        principal = tokens.authenticate(auditor.store, f"Bearer {form.get('token', '').strip()}")
-    except NotAuthenticatedError:
-        return _page(
-            request, following, text("sign_in", "wrong_token"), HTTPStatus.UNPROCESSABLE_ENTITY
+        cookie = (
+            access.sign_in_with_token(auditor, form["token"])
+            if "token" in form
+            else access.sign_in(auditor, form.get("name", ""), form.get("password", ""))
         )
+    except (NotAuthenticatedError, SignInThrottledError) as error:
+        return _page(request, following, str(error), error.status)
     answer = RedirectResponse(address(f"{SIGN_IN}/done", next=following), HTTPStatus.SEE_OTHER)
-    remember(request, answer, principal)
+    remember(request, answer, cookie)
     return answer
 
 

@@ -29,6 +29,7 @@ class Reader:
     complaints: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.page.set_default_timeout(15_000)
         self.page.on(
             "console",
             lambda message: (

@@ -169,7 +169,7 @@ def test_a_draft_of_an_order_is_checked_while_it_is_written(
 def test_signing_out_ends_it(server: LiveServer, new_reader: NewReader, agent: Any) -> None:
     reader = new_reader(server.url)
     reader.sign_in("auditor-12345678.wrong")
-    assert "has not issued that token" in reader.text
+    assert "has not issued the token" in reader.text
     reader.sign_in(server.home.tokens["compliance-officer"], agent.path)
     assert reader.heading() == "digits"
     cookie = reader.page.context.cookies()[0]
@@ -257,16 +257,23 @@ def server_order_digest(server: LiveServer) -> str:
 def test_people_sign_in_with_a_password(server: LiveServer, new_reader: NewReader) -> None:
     store = server.open_store()
     password = "correct horse battery staple"
-    add_user(store, "ana", "compliance-officer", AUTHORITY, password, datetime.now(UTC))
+    add_user(
+        store,
+        "ana",
+        organisation=AUTHORITY,
+        role="compliance-officer",
+        password=password,
+        now=datetime.now(UTC),
+    )
     store.close()
     reader = new_reader(server.url)
     reader.visit("/orders")
-    reader.page.get_by_label("Name").fill("ana")
-    reader.page.get_by_label("Password").fill("wrong horse battery staple")
+    reader.page.get_by_role("textbox", name="Name").fill("ana")
+    reader.page.get_by_role("textbox", name="Password").fill("wrong horse battery staple")
     reader.page.get_by_role("button", name="Sign in", exact=True).click()
     assert "check both" in reader.text
-    reader.page.get_by_label("Name").fill("ana")
-    reader.page.get_by_label("Password").fill(password)
+    reader.page.get_by_role("textbox", name="Name").fill("ana")
+    reader.page.get_by_role("textbox", name="Password").fill(password)
     reader.page.get_by_role("button", name="Sign in", exact=True).click()
     assert reader.heading() == "Orders"
     assert "user/ana" in reader.page.inner_text("header")

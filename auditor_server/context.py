@@ -1,8 +1,9 @@
 """Everything that the server's operations need, passed explicitly."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from threading import BoundedSemaphore
 
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.verify import COSIGNER_SUFFIX
@@ -17,6 +18,8 @@ from schemas.wire import SessionState
 
 # Without these the server could not take in a single session.
 NECESSARY_KEYS: tuple[RoleName, ...] = ("session", "cosigner", "verdict")
+# In each worker: 128 MiB of memory while they are hashed, and about 15 a second on four cores.
+MOST_PASSWORDS_AT_ONCE = 4
 
 
 def _utc_now() -> datetime:
@@ -33,6 +36,9 @@ class Auditor:
     blobs: BlobStore
     inference: Inference
     now: Callable[[], datetime] = _utc_now
+    password_checks: BoundedSemaphore = field(
+        default_factory=lambda: BoundedSemaphore(MOST_PASSWORDS_AT_ONCE)
+    )
 
     @classmethod
     def open(cls, settings: ServerSettings) -> "Auditor":

@@ -9,6 +9,8 @@ import hashlib
 import hmac
 import math
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final, cast
 
@@ -32,6 +34,9 @@ SIGN_IN_LIFETIME = timedelta(hours=10)
 # Of one name, whoever tries. A guesser gets 960 a day; who mistypes waits a quarter of an hour.
 MOST_FAILED_SIGN_INS = 10
 FAILURES_COUNT_FOR = timedelta(minutes=15)
+# While others' passwords are hashed.
+MOST_WAITING_SECONDS = 2.0
+TRY_AGAIN_SECONDS = 5
 COOKIE_BYTES = 32
 USER_PREFIX: Final = "user/"
 NOBODY: Final = ""
@@ -43,25 +48,16 @@ def sign_in(auditor: Auditor, name: str, password: str) -> str:
 
     Raises:
         SignInError: name or password is wrong, or the person was disabled.
-        SignInThrottledError: too many passwords were tried for this name.
+        SignInThrottledError: too many passwords were tried for this name, or are hashed right now.
 
     """
-    now = auditor.now()
     access, name_hash = auditor.store.access, _digest(name)
     # What nobody can be called, no database needs to be able to look for.
     looked_for = name if is_name(name) else NOBODY
-    first = access.note_attempt(
-        looked_for, name_hash, now, since=now - FAILURES_COUNT_FOR, most=MOST_FAILED_SIGN_INS
-    )
-    if first is not None:
-        wait = max(1, math.ceil((first + FAILURES_COUNT_FOR - now).total_seconds()))
-        raise SignInThrottledError(
-            f"{MOST_FAILED_SIGN_INS} wrong passwords were given for this name; try again in "
-            f"{wait} seconds",
-            wait,
-        )
-    user = access.user(looked_for)
-    right = is_password(password, None if user is None else user.password_hash)
+    with _among_few(auditor):
+        _count_attempt(auditor, looked_for, name_hash)
+        user = access.user(looked_for)
+        right = is_password(password, None if user is None else user.password_hash)
     if not right or user is None or user.disabled_at is not None:
         raise SignInError("there is no user of this name with this password; check both")
     access.forget_failures(name_hash)
@@ -116,6 +112,34 @@ def check_csrf(cookie: str | None, token: str | None) -> None:
     expected = csrf_token(cookie or "").encode()
     if not cookie or not hmac.compare_digest(expected, (token or "").encode()):
         raise CsrfError("the form is not from this sign-in; load the page again, and send it anew")
+
+
+def _count_attempt(auditor: Auditor, name: str, name_hash: str) -> None:
+    now = auditor.now()
+    first = auditor.store.access.note_attempt(
+        name, name_hash, now, since=now - FAILURES_COUNT_FOR, most=MOST_FAILED_SIGN_INS
+    )
+    if first is not None:
+        wait = max(1, math.ceil((first + FAILURES_COUNT_FOR - now).total_seconds()))
+        raise SignInThrottledError(
+            f"{MOST_FAILED_SIGN_INS} wrong passwords were given for this name; try again in "
+            f"{wait} seconds",
+            wait,
+        )
+
+
+@contextmanager
+def _among_few(auditor: Auditor) -> Iterator[None]:
+    """Let only a few passwords be hashed at a time: whoever tries many names must not take all."""
+    if not auditor.password_checks.acquire(timeout=MOST_WAITING_SECONDS):
+        raise SignInThrottledError(
+            f"too many people sign in at this moment; try again in {TRY_AGAIN_SECONDS} seconds",
+            TRY_AGAIN_SECONDS,
+        )
+    try:
+        yield
+    finally:
+        auditor.password_checks.release()
 
 
 def _begin(

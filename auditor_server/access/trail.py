@@ -28,7 +28,7 @@ def record(
     purpose: str | None = None,
     pictures: Sequence[bytes] = (),
 ) -> None:
-    """Write an entry; it is kept when this returns."""
+    """Write an entry, which is kept when this returns, and forget those that are too old."""
     key = auditor.home.trail_key() if pictures else b""
     auditor.store.trail.add(
         TrailRow(
@@ -41,7 +41,8 @@ def record(
             purpose=purpose,
             pictures=len(pictures),
             digests=b"".join(keyed_digest(key, picture) for picture in pictures),
-        )
+        ),
+        _kept_since(auditor),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import Delete, delete, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from auditor_server.store.models import TrailRow
@@ -16,10 +16,11 @@ class TrailStore:
         self._write = write
         self._read = read
 
-    def add(self, row: TrailRow) -> None:
-        """Store an entry; it is there when this returns."""
+    def add(self, row: TrailRow, kept_since: datetime) -> None:
+        """Store an entry, which is there when this returns, and forget those from before a time."""
         with self._write.begin() as transaction:
             transaction.add(row)
+            transaction.execute(_before(kept_since))
 
     def page(
         self, since: datetime, before: int | None, session_id: str | None, most: int
@@ -42,6 +43,9 @@ class TrailStore:
 
     def prune(self, before: datetime) -> int:
         """Forget the entries from before a time, and return how many they were."""
-        old = delete(TrailRow).where(TrailRow.at < before)
         with self._write.begin() as transaction:
-            return transaction.connection().execute(old).rowcount
+            return transaction.connection().execute(_before(before)).rowcount
+
+
+def _before(time: datetime) -> Delete:
+    return delete(TrailRow).where(TrailRow.at < time)

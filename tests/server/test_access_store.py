@@ -156,7 +156,8 @@ def test_the_trail_is_kept_in_order_and_pruned_by_time(store: Store) -> None:
                 purpose="warum? 理由",
                 pictures=1,
                 digests=bytes(range(32)),
-            )
+            ),
+            kept_since=NOW,
         )
     page = store.trail.page(NOW, None, None, 3)
     assert [row.at - NOW for row in page] == [timedelta(hours=hour) for hour in (3, 2, 1)]
@@ -166,3 +167,14 @@ def test_the_trail_is_kept_in_order_and_pruned_by_time(store: Store) -> None:
     assert len(store.trail.page(NOW + timedelta(hours=1), None, None, 9)) == 3
     assert store.trail.prune(NOW + timedelta(hours=2)) == 2
     assert len(store.trail.page(NOW, None, None, 9)) == 2
+    new = TrailRow(
+        at=NOW,
+        principal="user/a",
+        role="auditor",
+        organisation=AUTHORITY,
+        action="report",
+        pictures=0,
+        digests=b"",
+    )
+    store.trail.add(new, kept_since=NOW + timedelta(hours=3))
+    assert [row.session_id for row in store.trail.page(NOW, None, None, 9)] == ["s-1"]

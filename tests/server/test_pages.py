@@ -32,12 +32,8 @@ BROWSER = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """One worker: sign-ins are its own."""
-    server = LiveServer(make_home(tmp_path_factory.mktemp("pages")))
-    server.start()
-    yield server
-    server.stop()
+def server(live_server: LiveServer) -> LiveServer:
+    return live_server
 
 
 @pytest.fixture(scope="module")

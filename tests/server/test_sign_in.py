@@ -29,7 +29,7 @@ from auditor_server.access.sign_in import (
     sign_in_with_token,
     sign_out,
 )
-from auditor_server.context import Auditor
+from auditor_server.context import MOST_PASSWORDS_AT_ONCE, Auditor
 from auditor_server.errors import (
     CsrfError,
     NotAuthenticatedError,
@@ -234,6 +234,17 @@ def test_guesses_at_many_workers_at_once_are_all_counted(database_url: str) -> N
         assert sum(pool.map(guess, range(5 * WRITERS))) == most
     for store in stores:
         store.close()
+
+
+def test_many_names_tried_at_once_do_not_take_the_server(auditor: Auditor) -> None:
+    for _ in range(MOST_PASSWORDS_AT_ONCE):
+        assert auditor.password_checks.acquire(blocking=False)
+    with pytest.raises(SignInThrottledError, match="at this moment"):
+        sign_in(auditor, NAME, PASSWORD)
+    for _ in range(MOST_PASSWORDS_AT_ONCE):
+        auditor.password_checks.release()
+    for _ in range(MOST_PASSWORDS_AT_ONCE + 1):
+        sign_in(auditor, NAME, PASSWORD)
 
 
 def test_a_form_is_taken_from_its_own_sign_in_only() -> None:

@@ -6,7 +6,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from auditor_server import problems
+from auditor_server.access import accounts, trail
+from auditor_server.access.rate_limits import Rate, RateLimiter
+from auditor_server.access.sign_in import FAILURES_COUNT_FOR
 from auditor_server.api import (
+    audit_trail,
     codes,
     continuations,
     mint_custody,
@@ -26,9 +30,9 @@ from auditor_server.mint_custody import MintCustody
 from auditor_server.registry import recover
 from auditor_server.settings import ServerSettings
 from auditor_server.trust_roots import register_trust_roots
+from auditor_server.web import pages
+from auditor_server.web.headers import API_PREFIX
 from auditor_server.witnesses import Witnesses
-
-API_PREFIX = "/v1"
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -73,6 +77,8 @@ def create_worker_app(settings: ServerSettings) -> FastAPI:
 def _recover(auditor: Auditor) -> None:
     recover(auditor)
     register_trust_roots(auditor)
+    trail.prune(auditor)
+    accounts.prune(auditor.store, auditor.now(), FAILURES_COUNT_FOR)
 
 
 def _app(auditor: Auditor) -> FastAPI:
@@ -92,6 +98,8 @@ def _app(auditor: Auditor) -> FastAPI:
     app.state.witnesses = witnesses
     app.state.models = ModelCache(auditor.blobs, auditor.inference)
     app.state.custody = MintCustody(auditor, settings.held_mints_in_memory)
+    app.state.call_rates = RateLimiter(Rate(settings.calls_burst, settings.calls_per_second))
+    app.state.query_rates = RateLimiter(Rate(settings.queries_burst, settings.queries_per_second))
     problems.install(app)
     for module in (
         public,
@@ -106,6 +114,8 @@ def _app(auditor: Auditor) -> FastAPI:
         replays,
         reports,
         registry,
+        audit_trail,
     ):
         app.include_router(module.router, prefix=API_PREFIX)
+    pages.install(app, auditor)
     return app

@@ -76,10 +76,98 @@ class NotAuthenticatedError(ServerError):
     status = HTTPStatus.UNAUTHORIZED
 
 
+class TokenExpiredError(NotAuthenticatedError):
+    """The token's time is over."""
+
+
+class TokenRevokedError(NotAuthenticatedError):
+    """The auditor has taken the token back."""
+
+
+class SignInError(NotAuthenticatedError):
+    """No user of this name and password may sign in; which of them is wrong is not told."""
+
+
+class NotSignedInError(NotAuthenticatedError):
+    """There is no sign-in behind this cookie, or it has ended."""
+
+
 class NotAllowedError(ServerError):
     """The token is good, its role may not do this."""
 
     status = HTTPStatus.FORBIDDEN
+
+
+class OutOfScopeError(NotAllowedError):
+    """The token is good for one session, and this concerns more."""
+
+
+class HeldQueryError(NotAllowedError):
+    """The auditor holds this session's MINT Model, and no other organisation gets its scores."""
+
+
+class CsrfError(NotAllowedError):
+    """A form was sent that this server has not given to this sign-in."""
+
+
+class RateLimitError(ServerError):
+    """More was asked for in a short time than one token or person may."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SignInThrottledError(RateLimitError):
+    """Too many passwords were tried for one name."""
+
+
+class PurposeMissingError(ServerError):
+    """A membership query does not say what it is for, and is personal data itself."""
+
+
+class OrganisationNotFoundError(ServerError):
+    """No organisation has this identifier."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class OrganisationExistsError(ServerError):
+    """Another organisation has this identifier or this name already."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class RoleOrganisationError(ServerError):
+    """This organisation can't have anybody in this role."""
+
+
+class TokenNotFoundError(ServerError):
+    """No token has this name."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class UserNotFoundError(ServerError):
+    """No user has this name."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class UserExistsError(ServerError):
+    """Another user has this name already."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class PasswordTooShortError(ServerError):
+    """A password that can be guessed."""
+
+
+class AccessNameError(ServerError):
+    """A name that can't be told apart, typed or printed everywhere."""
 
 
 class BodyTooLargeError(ServerError):

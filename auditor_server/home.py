@@ -5,6 +5,7 @@
     trust-root.json                     DSSE, the newest version, signed by the root keys
     trust-root.versions/                the versions before it
     auditor.sqlite3                     0600, unless another database is set
+    trail.key                           0600, secret of the audit trail, made when it is needed
     blobs/                              submitted models, by SHA-256
 
 The server needs the keys of session, cosigner, verdict, registry and replay. The root keys and the
@@ -25,6 +26,7 @@ from auditkit.evidence.errors import TrustRoleMissingError
 from auditkit.evidence.keys import PublicKey, Signer, SigningKey
 from auditkit.evidence.trust_history import TrustHistory
 from auditor_server import tokens
+from auditor_server.access.principals import AUTHORITY
 from auditor_server.errors import (
     DatabaseInUseError,
     DatabaseNotFoundError,
@@ -34,10 +36,11 @@ from auditor_server.errors import (
     LateVersionError,
     TrustRootNotFoundError,
 )
-from auditor_server.keys import open_key_file, write_private
+from auditor_server.keys import open_key_file, shared_secret, write_private
 from auditor_server.settings import DATABASE_URL_VARIABLE
 from auditor_server.store.blobs import BlobStore
 from auditor_server.store.engine import make_engine
+from auditor_server.store.models import OrganisationRow
 from auditor_server.store.store import Store
 from auditor_server.tokens import TokenRole
 from auditor_server.trust_files import TrustFile
@@ -52,10 +55,14 @@ OFFLINE_ROLES: frozenset[RoleName] = frozenset({"root", "order"})
 TRUST_ROOT_LIFETIME = timedelta(days=5 * 365)
 TRUST_ROOT_FILE = "trust-root.json"
 DATABASE_FILE = "auditor.sqlite3"
+TRAIL_KEY_FILE = "trail.key"
+TRAIL_KEY_BYTES = 32
 KEYS_FOLDER = "keys"
 BLOBS_FOLDER = "blobs"
 PRIVATE_FOLDER_MODE = 0o700
 KEYID_DIGITS_IN_NAME = 16
+FIRST_DEVELOPER = "developer"
+"""Organisation of a new home's developer; it has the name of no order, and sees those of all."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,10 @@ class Home:
 
         """
         return self.history().at(now)
+
+    def trail_key(self) -> bytes:
+        """Return the secret under which the audit trail keeps digests of pictures."""
+        return shared_secret(self.path / TRAIL_KEY_FILE, TRAIL_KEY_BYTES)
 
     def trust_root_version(self, version: int) -> bytes:
         """Return one version of the trust root as it was signed.
@@ -327,7 +338,13 @@ def create_home(
         # SQLite gives its side files the mode of the database, which holds the secrets of codes.
         write_private(path / DATABASE_FILE, b"")
         store = home.prepare_store()
-    issued = {role: tokens.issue(store, role, now) for role in tokens.ROLES}
+    store.access.add_organisation(
+        OrganisationRow(id=FIRST_DEVELOPER, name=FIRST_DEVELOPER, created_at=now)
+    )
+    issued = {
+        role: tokens.issue(store, role, FIRST_DEVELOPER if role == "developer" else AUTHORITY, now)
+        for role in tokens.ROLES
+    }
     store.close()
     return Home(path, issued)
 

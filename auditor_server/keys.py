@@ -1,7 +1,9 @@
 """Private keys in files that only their owner can read, maybe with a passphrase."""
 
 import os
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from auditkit.evidence.errors import EvidenceError
@@ -30,6 +32,20 @@ def open_key_file(path: Path, secret: Secret) -> SigningKey:
         raise KeyFileError(f"can't read the key {path}: {error.strerror}") from error
     except EvidenceError as error:
         raise KeyFileError(f"the key {path} can't be opened: {error}") from error
+
+
+def shared_secret(path: Path, size: int) -> bytes:
+    """Return the random bytes in a file, which are made first if it is not there.
+
+    Processes that do so at once all get the same: a file has all its bytes when it gets its name.
+    """
+    if not path.exists():
+        fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        write_private(fresh, secrets.token_bytes(size))
+        with suppress(FileExistsError):
+            os.link(fresh, path)
+        fresh.unlink()
+    return path.read_bytes()
 
 
 def write_private(path: Path, data: bytes) -> None:

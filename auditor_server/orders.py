@@ -3,6 +3,7 @@
 from auditkit.evidence import dsse, statements
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.image_signatures import check_image_key
+from auditor_server.access.principals import Principal
 from auditor_server.context import Auditor
 from auditor_server.errors import OrderExistsError, OrderNotFoundError
 from auditor_server.store import OrderRow
@@ -64,7 +65,7 @@ def find_order(auditor: Auditor, order_id: str) -> OrderRow:
     """
     row = auditor.store.order(order_id)
     if row is None:
-        raise OrderNotFoundError(f"no order is named {order_id!r}; `GET /v1/orders` lists them")
+        raise _not_found(order_id)
     return row
 
 
@@ -74,8 +75,25 @@ def read_order(row: OrderRow) -> AuditOrder:
     return statements.parse(payload, statements.ORDER_PREDICATE, AuditOrder)
 
 
-def summaries(auditor: Auditor) -> list[OrderSummary]:
-    """Return the list of orders, oldest first."""
+def order_seen_by(auditor: Auditor, principal: Principal, order_id: str) -> OrderRow:
+    """Return one order as it was signed, if the principal may see it.
+
+    An order is for the developer that it names. If an organisation has that name, no other one
+    sees the order or trains under it. A token for one session sees that session's order.
+
+    Raises:
+        OrderNotFoundError: there is none of that name, or it is another organisation's; the two
+            are not told apart.
+
+    """
+    row = find_order(auditor, order_id)
+    if not _seen(auditor, principal, row.order_id, read_order(row).developer):
+        raise _not_found(order_id)
+    return row
+
+
+def summaries(auditor: Auditor, principal: Principal) -> list[OrderSummary]:
+    """Return the list of orders that the principal may see, oldest first."""
     return [
         OrderSummary(
             order_id=order.order_id,
@@ -84,4 +102,19 @@ def summaries(auditor: Auditor) -> list[OrderSummary]:
             expires_at=order.expires_at,
         )
         for order in map(read_order, auditor.store.orders())
+        if _seen(auditor, principal, order.order_id, order.developer)
     ]
+
+
+def _seen(auditor: Auditor, principal: Principal, order_id: str, developer: str) -> bool:
+    if principal.session_id is not None:
+        session = auditor.store.session(principal.session_id)
+        return session is not None and session.order_id == order_id
+    if principal.sees_all:
+        return True
+    organisation = auditor.store.access.organisation_named(developer)
+    return organisation is None or organisation.id == principal.organisation
+
+
+def _not_found(order_id: str) -> OrderNotFoundError:
+    return OrderNotFoundError(f"no order is named {order_id!r}; `GET /v1/orders` lists them")

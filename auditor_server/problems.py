@@ -14,7 +14,7 @@ from auditkit.data.errors import DataError
 from auditkit.evidence.errors import EvidenceError, TrustRootError
 from auditkit.mint.errors import MintError
 from auditkit.reports.errors import ReportError
-from auditor_server.errors import ServerError, UnstorableValueError
+from auditor_server.errors import RateLimitError, ServerError, UnstorableValueError
 from schemas.wire import Problem
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -50,8 +50,13 @@ def _known_error(_request: Request, error: Exception) -> JSONResponse:
     name = type(error).__name__
     title = (type(error).__doc__ or name).strip().splitlines()[0]
     status = _status(error)
-    headers = {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else None
-    return _answer(status, TYPE_PREFIX + name, title, str(error), headers)
+    return _answer(status, TYPE_PREFIX + name, title, str(error), _headers(error, status))
+
+
+def _headers(error: Exception, status: HTTPStatus) -> dict[str, str]:
+    if isinstance(error, RateLimitError):
+        return {"Retry-After": str(error.retry_after_seconds)}
+    return {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
 
 
 def _unstorable_value(request: Request, _error: Exception) -> JSONResponse:

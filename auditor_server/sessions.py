@@ -8,6 +8,7 @@ from auditkit.evidence.bundle import MAX_REQUEST_BYTES
 from auditkit.evidence.derivation import LEAF_BYTES
 from auditkit.evidence.keys import PublicKey
 from auditkit.evidence.membership_codes import SECRET_BYTES, secret_commitment
+from auditor_server.access.principals import Principal
 from auditor_server.context import Auditor
 from auditor_server.documents import decode_base64, parse, parse_canonical, read_grant
 from auditor_server.errors import (
@@ -16,9 +17,8 @@ from auditor_server.errors import (
     OrderMismatchError,
     SessionKeyReusedError,
 )
-from auditor_server.orders import find_order, read_order
+from auditor_server.orders import order_seen_by, read_order
 from auditor_server.store import SessionRow
-from auditor_server.tokens import Principal
 from schemas import AuditOrder, SampleCommitment, SessionGrant, SessionRequest
 from schemas.wire import SessionOpening, SessionStatus
 
@@ -34,7 +34,8 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
     to choose from.
 
     Raises:
-        OrderNotFoundError, OrderMismatchError: no such order, or another one than requested for.
+        OrderNotFoundError, OrderMismatchError: no such order, one for another organisation, or
+            another one than requested for.
         PolicyError: the request does not fit the order.
         ContainmentError: the container breaks a rule; the subclass names it.
         KeyFormatError, WeakKeyError: a session key that can't be trusted.
@@ -54,7 +55,7 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
     request_digest = canonical.sha256_hex(request_bytes)
     stored = auditor.store.session_by_request(request_digest)
     if stored is None:
-        order_row = find_order(auditor, opening.order_id)
+        order_row = order_seen_by(auditor, principal, opening.order_id)
         if request.order_digest != order_row.digest:
             raise OrderMismatchError(
                 f"the request is for the order with digest {request.order_digest}, "
@@ -87,7 +88,7 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
                 id=grant.session_id,
                 order_id=order.order_id,
                 number=number,
-                owner=principal.token_id,
+                owner=principal.name,
                 request_digest=request_digest,
                 request=request_bytes,
                 grant=_sign(auditor, grant),
@@ -108,7 +109,7 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
             session_key=request.session_key,
             make=make,
         )
-    if (stored.request_digest, stored.owner) != (request_digest, principal.token_id):
+    if (stored.request_digest, stored.owner) != (request_digest, principal.name):
         raise SessionKeyReusedError(
             "this session key already serves another session; make a fresh key for every session"
         )

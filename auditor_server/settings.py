@@ -61,6 +61,16 @@ MOST_WAITING = 8
 MOST_WAITING_SECONDS = 60.0
 # MINT Models of trainings under way; one that is not in memory is put back from what is kept.
 HELD_MINTS_IN_MEMORY = 8
+# Who asked about whom is kept as long as a complaint about it can be expected, and no longer.
+TRAIL_DAYS = 365.0
+MOST_TRAIL_DAYS = 36_500.0  # a century
+# Of one token, in each worker. An agent flushes once a second; where the auditor holds T it sends
+# some messages for each step, and short steps make many. Both stay far below.
+CALLS_BURST = 2_000
+CALLS_PER_SECOND = 200.0
+# A call takes up to 256 images: a desk never notices, a flood of questions does.
+QUERIES_BURST = 120
+QUERIES_PER_SECOND = 2.0
 
 
 class ServerSettings(BaseModel):
@@ -98,3 +108,8 @@ class ServerSettings(BaseModel):
     most_waiting: int = Field(default=MOST_WAITING, ge=0)
     most_waiting_seconds: float = Field(default=MOST_WAITING_SECONDS, gt=0)
     held_mints_in_memory: int = Field(default=HELD_MINTS_IN_MEMORY, gt=0)
+    trail_days: float = Field(default=TRAIL_DAYS, gt=0, le=MOST_TRAIL_DAYS)
+    calls_burst: int = Field(default=CALLS_BURST, gt=0)
+    calls_per_second: float = Field(default=CALLS_PER_SECOND, gt=0)
+    queries_burst: int = Field(default=QUERIES_BURST, gt=0)
+    queries_per_second: float = Field(default=QUERIES_PER_SECOND, gt=0)

@@ -7,55 +7,114 @@ there is nothing to guess, and a slow password hash would only slow down every r
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, cast, get_args
+from datetime import datetime, timedelta
+from typing import cast
 
-from auditor_server.errors import NotAuthenticatedError
+from auditor_server.access.principals import AUTHORITY, ROLES, Principal
+from auditor_server.access.principals import Role as TokenRole
+from auditor_server.errors import (
+    NotAuthenticatedError,
+    RoleOrganisationError,
+    SessionNotFoundError,
+    TokenExpiredError,
+    TokenRevokedError,
+)
 from auditor_server.store.models import TokenRow
 from auditor_server.store.store import Store
 
-TokenRole = Literal["auditor", "developer", "compliance-officer"]
-ROLES: tuple[TokenRole, ...] = get_args(TokenRole)
+__all__ = ["ROLES", "Principal", "TokenRole", "authenticate", "check_role", "issue", "principal_of"]
+
 SECRET_BYTES = 32
 
 
-@dataclass(frozen=True)
-class Principal:
-    """Who sends a request: the token, by name, and its role."""
+def issue(
+    store: Store,
+    role: TokenRole,
+    organisation: str,
+    now: datetime,
+    *,
+    lifetime: timedelta | None = None,
+    session_id: str | None = None,
+    note: str = "",
+) -> str:
+    """Make a token and return it in clear, this once; the store keeps only its hash.
 
-    token_id: str
-    role: TokenRole
+    Args:
+        store: keeps it.
+        role: what it may do.
+        organisation: identifier of whose it is.
+        now: its beginning.
+        lifetime: until it ends; None: when it is revoked.
+        session_id: the only session that it is good for; None: all that its organisation sees.
+        note: who holds it, or what for; shown in lists.
 
-    @property
-    def sees_only_own(self) -> bool:
-        """Developers see the sessions that they opened; the others see all."""
-        return self.role == "developer"
+    Raises:
+        OrganisationNotFoundError: there is no such organisation.
+        RoleOrganisationError: an auditor of another organisation than the auditor's own.
+        SessionNotFoundError: there is no such session, or it is another organisation's.
 
-
-def issue(store: Store, role: TokenRole, now: datetime) -> str:
-    """Make a token and return it in clear, this once; the store keeps only its hash."""
+    """
+    check_role(role, store.access.organisation(organisation).id)
     token_id = f"{role}-{secrets.token_hex(4)}"
+    if session_id is not None:
+        seen = (
+            store.session(session_id) is not None
+            if Principal(token_id, role, organisation).sees_all
+            else store.opened_by(organisation, session_id)
+        )
+        if not seen:
+            raise SessionNotFoundError(
+                f"organisation {organisation!r} sees no session {session_id!r}; a token can't open "
+                "what its organisation does not see"
+            )
     secret = secrets.token_urlsafe(SECRET_BYTES)
-    store.add_token(TokenRow(id=token_id, role=role, secret_hash=_hash(secret), created_at=now))
+    store.add_token(
+        TokenRow(
+            id=token_id,
+            role=role,
+            organisation=organisation,
+            secret_hash=_hash(secret),
+            created_at=now,
+            expires_at=None if lifetime is None else now + lifetime,
+            session_id=session_id,
+            note=note,
+        )
+    )
     return f"{token_id}.{secret}"
 
 
-def authenticate(store: Store, authorization: str | None) -> Principal:
+def check_role(role: TokenRole, organisation: str) -> None:
+    """Check that an organisation can have somebody in a role.
+
+    Raises:
+        RoleOrganisationError: an auditor belongs to the auditor's own organisation.
+
+    """
+    if role == "auditor" and organisation != AUTHORITY:
+        raise RoleOrganisationError(
+            f"the role auditor belongs to the organisation {AUTHORITY!r} alone, found "
+            f"{organisation!r}; choose another role, or that organisation"
+        )
+
+
+def authenticate(store: Store, authorization: str | None, now: datetime) -> Principal:
     """Return who sends the request.
 
     Args:
         store: holds the tokens.
         authorization: value of the request's Authorization header.
+        now: time of the request.
 
     Raises:
         NotAuthenticatedError: no bearer token, or an unknown one.
+        TokenExpiredError, TokenRevokedError: the token is not good any more.
 
     """
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise NotAuthenticatedError(
-            "expected the header `Authorization: Bearer <token>`; `auditkit init` makes tokens"
+            "expected the header `Authorization: Bearer <token>`; `auditkit init` and `auditkit "
+            "access token create` make tokens"
         )
     token_id, _, secret = token.strip().partition(".")
     row = store.token(token_id)
@@ -63,7 +122,24 @@ def authenticate(store: Store, authorization: str | None) -> Principal:
     expected = row.secret_hash if row is not None else bytes(32)
     if not hmac.compare_digest(_hash(secret), expected) or row is None:
         raise NotAuthenticatedError("this server has not issued the token; check that it is whole")
-    return Principal(token_id=row.id, role=cast("TokenRole", row.role))
+    return principal_of(row, now)
+
+
+def principal_of(row: TokenRow, now: datetime) -> Principal:
+    """Return who has a token. Only for whoever has shown its secret.
+
+    Raises:
+        TokenExpiredError, TokenRevokedError: the token is not good any more.
+
+    """
+    if row.revoked_at is not None:
+        raise TokenRevokedError(f"the token {row.id} was revoked; ask the auditor for another one")
+    if row.expires_at is not None and now >= row.expires_at:
+        raise TokenExpiredError(
+            f"the token {row.id} ended on {row.expires_at.isoformat()}; ask the auditor for "
+            "another one"
+        )
+    return Principal(row.id, cast("TokenRole", row.role), row.organisation, row.session_id)
 
 
 def _hash(secret: str) -> bytes:

@@ -129,18 +129,19 @@ def with_cosignatures(auditor: Auditor, bundle: Bundle, session_id: str, size: i
     checkpoints, head = bundle.checkpoints, bundle.registry_checkpoint
     if stored is not None:
         last = stored.encode()
-        witnessed = _with_lines(auditor, last)
+        witnessed = with_lines(auditor, last)
         checkpoints = Streamed(
             lambda: (witnessed if note == last else note for note in bundle.checkpoints)
         )
     return replace(
         bundle,
         checkpoints=checkpoints,
-        registry_checkpoint=None if head is None else _with_lines(auditor, head),
+        registry_checkpoint=None if head is None else with_lines(auditor, head),
     )
 
 
-def _with_lines(auditor: Auditor, note: bytes) -> bytes:
+def with_lines(auditor: Auditor, note: bytes) -> bytes:
+    """Return a cosigned checkpoint with what witnesses signed for its tree, if any did."""
     checkpoint = notes.parse_checkpoint(notes.parse(note).text)
     log = name_of(checkpoint, auditor.trust_root().origin)
     rows = auditor.store.witnessings.of_tree(log, checkpoint.size, checkpoint.root)

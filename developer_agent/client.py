@@ -280,6 +280,7 @@ class ServerClient:
         images: Sequence[tuple[str, bytes]],
         false_positive_rate: float | None = None,
         openings: Sequence[bytes] = (),
+        purpose: str | None = None,
     ) -> list[bytes]:
         """Ask whether images were told to T as members.
 
@@ -288,6 +289,8 @@ class ServerClient:
             images: file name and file content (PNG, JPEG, …) of each image.
             false_positive_rate: None: the order's.
             openings: a `SampleOpening` for each image, to ask for their own codes; or none.
+            purpose: what is asked for; the server's audit trail keeps it. Only auditors may leave
+                it out, who then ask for what the order says.
 
         Returns:
             One signed verdict per image, each a DSSE envelope, in the order of `images`.
@@ -306,6 +309,7 @@ class ServerClient:
                     ("openings", (f"{number}.json", opening, "application/json"))
                     for number, opening in enumerate(openings)
                 ),
+                *([] if purpose is None else [("purpose", (None, purpose))]),
             ],
             timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
         )

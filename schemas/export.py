@@ -61,7 +61,14 @@ from schemas import (
     VerificationSummary,
 )
 from schemas.base import Schema
-from schemas.wire import OrderSummary, Problem, SessionOpening, SessionStatus
+from schemas.wire import (
+    OrderSummary,
+    Problem,
+    SessionOpening,
+    SessionStatus,
+    TrailEntry,
+    TrailPage,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 IDENTIFIER = "https://auditkit.dev/schemas/{name}/v1.json"
@@ -110,6 +117,8 @@ DOCUMENTS: tuple[type[Schema], ...] = (
     StepRecord,
     SubmissionDigests,
     TapShapes,
+    TrailEntry,
+    TrailPage,
     TrainingConfig,
     TrustRoot,
     VerificationReport,

@@ -4,9 +4,10 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from schemas.base import Count, Name, Schema
+from schemas.base import Count, Name, Schema, Sha256
 
 SessionState = Literal["open", "sealed", "submitted"]
+TrailAction = Literal["query", "verification", "bundle", "report", "trail", "sign-in", "sign-out"]
 
 
 class SessionOpening(Schema):
@@ -45,6 +46,30 @@ class OrderSummary(Schema):
     developer: str
     purpose: str
     expires_at: AwareDatetime
+
+
+class TrailEntry(Schema):
+    """Something that somebody looked at or asked."""
+
+    number: Count = Field(description="rises from entry to entry; gaps are what was pruned")
+    at: AwareDatetime
+    principal: str = Field(description="name of the token, or user/<name>")
+    role: str
+    organisation: str
+    action: TrailAction
+    session_id: Name | None
+    purpose: str | None = Field(description="what a query was for, in the words of who asked")
+    pictures: Count = Field(description="how many were asked about")
+    picture_digests: tuple[Sha256, ...] = Field(
+        description="HMAC-SHA256 of each picture file's SHA-256 under the server's own key"
+    )
+
+
+class TrailPage(Schema):
+    """A page of the audit trail, newest first."""
+
+    entries: tuple[TrailEntry, ...]
+    before: Count | None = Field(description="parameter of the next page; null: there is none")
 
 
 class Problem(Schema):

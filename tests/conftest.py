@@ -7,8 +7,8 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
 
-# Real images and a real PostgreSQL, made once for all tests that need them.
-pytest_plugins = ["tests.containers.images", "tests.postgresql"]
+# A real browser, real images and a real PostgreSQL, made once for all tests that need them.
+pytest_plugins = ["tests.browser", "tests.containers.images", "tests.postgresql"]
 IMAGE_FIXTURES = {"base_archive", "trainer_archive", "private_engine"}
 
 

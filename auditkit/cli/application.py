@@ -6,6 +6,7 @@ from importlib.metadata import version
 import typer
 
 from auditkit.cli import (
+    access,
     auditor,
     cells,
     demo,
@@ -51,6 +52,7 @@ SCIENTIST = "For scientists"
 app.command("init", rich_help_panel=AUDITOR)(auditor.init)
 app.command("serve", rich_help_panel=AUDITOR)(auditor.serve)
 app.add_typer(auditor.order_app, name="order", rich_help_panel=AUDITOR)
+app.add_typer(access.access_app, name="access", rich_help_panel=AUDITOR)
 app.add_typer(trust.trust_app, name="trust", rich_help_panel=AUDITOR)
 app.command("draw", rich_help_panel=AUDITOR)(replay.draw)
 app.command("replay", rich_help_panel=AUDITOR)(replay.replay)

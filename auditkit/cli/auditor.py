@@ -1,10 +1,8 @@
 """`init`, `serve` and `order`: what an auditor does before anyone trains."""
 
-import json
-import tomllib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import SecretStr
@@ -19,7 +17,9 @@ from auditor_server.settings import (
     DATABASE_URL_VARIABLE,
     DEFAULT_HOST,
     DEFAULT_PORT,
+    MOST_TRAIL_DAYS,
     MOST_WORKERS,
+    TRAIL_DAYS,
 )
 from schemas import AuditOrder
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from auditor_server.home import Home
 
 DEFAULT_HOME = Path("auditor-home")
-DEFAULT_ORDER_DAYS = 90
-MOST_ORDER_DAYS = 36_500  # a century
 TOKENS_FOLDER = "tokens"
 
 HomeOption = Annotated[
@@ -131,13 +129,24 @@ def serve(
         int,
         typer.Option("--workers", min=1, max=MOST_WORKERS, help="Processes that serve."),
     ] = 1,
+    trail_days: Annotated[
+        float,
+        typer.Option(
+            "--trail-days",
+            min=1.0,
+            max=MOST_TRAIL_DAYS,
+            help="How long the audit trail keeps who asked what.",
+        ),
+    ] = TRAIL_DAYS,
 ) -> None:
     """Run the auditor's server until it is stopped with Ctrl-C."""
     from auditor_server.serve import serve as run_server
     from auditor_server.settings import ServerSettings
 
     run_server(
-        ServerSettings(home=home, database_url=database_secret(database_url)),
+        ServerSettings(
+            home=home, database_url=database_secret(database_url), trail_days=trail_days
+        ),
         host,
         port,
         workers=workers,
@@ -193,24 +202,16 @@ def read_order(file: Path, auditor: str, now: datetime) -> AuditOrder:
         UsageError: the file cannot be read, or is no TOML.
         pydantic.ValidationError: it breaks the schema of orders.
     """
+    from auditor_server.order_drafts import DraftError, read_draft
+
     try:
-        document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+        return read_draft(file.read_text(encoding="utf-8"), auditor, now)
     except OSError as error:
         raise UsageError(f"cannot read the order {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is not valid TOML: {error}") from error
-    days = document.pop("valid_days", DEFAULT_ORDER_DAYS)
-    if not isinstance(days, int | float) or not 0 < days <= MOST_ORDER_DAYS:
-        raise UsageError(
-            f"valid_days in {file} is {days!r}; expected a positive number, at most "
-            f"{MOST_ORDER_DAYS}"
-        )
-    document |= {
-        "auditor": auditor,
-        "issued_at": now.isoformat(),
-        "expires_at": (now + timedelta(days=days)).isoformat(),
-    }
-    return AuditOrder.from_bytes(json.dumps(document, default=str))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not valid TOML: {error}") from error
+    except DraftError as error:
+        raise UsageError(f"{file}: {error}") from error
 
 
 def sign_order(home: "Home", order: AuditOrder) -> bytes:

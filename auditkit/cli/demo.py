@@ -230,7 +230,11 @@ def _query(folder: Path, url: str, token: str, run: "Run") -> None:
         open_pool(run.config.test, run.base),
     )
     with ServerClient(url, token) as client:
-        answers = client.query(grant.session_id, [(p.name, p.read_bytes()) for p, _ in images])
+        answers = client.query(
+            grant.session_id,
+            [(p.name, p.read_bytes()) for p, _ in images],
+            purpose="to see how it works",
+        )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 3))
     for heading in ("image", "in truth", "p-value", "verdict"):
         table.add_column(heading)
@@ -298,7 +302,7 @@ def _print_next(folder: Path, session_id: str) -> None:
         f"auditkit serve --home {here}/auditor &",
         (
             f"auditkit query {session_id} {here}/queries --server http://127.0.0.1:8470 "
-            f"--token-file {here}/tokens/compliance-officer.token"
+            f"--token-file {here}/tokens/compliance-officer.token --purpose 'to try it'"
         ),
     ]
     for line in lines:

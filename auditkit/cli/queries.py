@@ -56,6 +56,16 @@ def query(
             "for its own code. One for each image, in their order, or none.",
         ),
     ] = None,
+    purpose: Annotated[
+        str | None,
+        typer.Option(
+            "--purpose",
+            metavar="TEXT",
+            envvar="AUDITKIT_PURPOSE",
+            help="Why you ask, for the server's audit trail: for example the number of a "
+            "complaint. Only auditors may leave it out.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the signed verdicts.")] = False,
 ) -> None:
     """Was this picture used? One signed verdict per image, at an exact false-positive rate.
@@ -71,7 +81,7 @@ def query(
     contents = [(visible(file.name), file.read_bytes()) for file in files]
     opened = _openings(openings or [], len(files))
     with connect(server, token_file) as client:
-        envelopes = client.query(session, contents, false_positive_rate, opened)
+        envelopes = client.query(session, contents, false_positive_rate, opened, purpose)
     verdicts = [
         statements.parse(
             dsse.Envelope.from_bytes(data).payload, statements.VERDICT_PREDICATE, MembershipVerdict

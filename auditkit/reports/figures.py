@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from auditkit.reports import formatting, plots, statistics
-from auditkit.reports.content import COHORT_ORDER, FloatArray, ReportInput
+from auditkit.reports.content import COHORT_ORDER, FloatArray, ReportInput, StepTrace
 from auditkit.reports.wording import COHORTS
 from schemas import CohortName
 
@@ -39,11 +39,20 @@ class Figure:
 
 def training_figures(report: ReportInput) -> list[Figure]:
     """Return loss and accuracy over the steps, or nothing if no step was logged."""
-    steps = report.steps
+    return step_figures(report.steps)
+
+
+def step_figures(steps: StepTrace, each: int = 1) -> list[Figure]:
+    """Return loss and accuracy over the steps.
+
+    Args:
+        steps: the training, in order; nothing is drawn without any.
+        each: steps that one entry of `steps` is the mean of.
+    """
     if len(steps) == 0:
         return []
     at = statistics.bucket_means(steps.step.astype(np.float64), CURVE_POINTS)
-    group = math.ceil(len(steps) / CURVE_POINTS)
+    group = each * math.ceil(len(steps) / CURVE_POINTS)
     averaged = "" if group == 1 else f" Each point is the mean of about {group} steps."
     task_loss = statistics.bucket_means(_drawable(steps.task_loss), CURVE_POINTS)
     mint_loss = statistics.bucket_means(_drawable(steps.mint_loss), CURVE_POINTS)
@@ -56,7 +65,7 @@ def training_figures(report: ReportInput) -> list[Figure]:
             "Losses during training",
             f"Task loss goes from {task_loss[0]:.3g} to {task_loss[-1]:.3g}, "
             f"MINT loss from {mint_loss[0]:.3g} to {mint_loss[-1]:.3g}, "
-            f"over {formatting.integer(len(steps))} steps.",
+            f"over {formatting.integer(each * len(steps))} steps.",
         ),
         x_axis,
         plots.Axis("loss (nats)", 0.0, _ceiling(task_loss, mint_loss)),

@@ -16,6 +16,7 @@ from auditor_server.errors import (
     InvalidDocumentError,
     MissingPartError,
     NotAllowedError,
+    OutOfScopeError,
 )
 from auditor_server.settings import MEBIBYTE, ServerSettings
 from auditor_server.tokens import Principal, TokenRole
@@ -41,15 +42,30 @@ AskedWitnesses = Annotated[Witnesses, Depends(_witnesses)]
 
 
 def _authenticated(request: Request, auditor: AuditorServer) -> Principal:
-    return tokens.authenticate(auditor.store, request.headers.get("Authorization"))
+    authorization = request.headers.get("Authorization")
+    principal = tokens.authenticate(auditor.store, authorization, auditor.now())
+    request.app.state.call_rates.take(principal.name)
+    return principal
 
 
-def _allowed(*roles: TokenRole) -> Callable[[Principal], Principal]:
+def _allowed(*roles: TokenRole, one_session: bool = True) -> Callable[[Principal], Principal]:
+    """Return a dependency that gives the principal.
+
+    Args:
+        *roles: that may do this.
+        one_session: a token that is good for one session only may do it.
+    """
+
     def check(principal: Annotated[Principal, Depends(_authenticated)]) -> Principal:
         if principal.role not in roles:
             raise NotAllowedError(
                 f"this needs a token of the role {' or '.join(roles)}, yours is of the role "
                 f"{principal.role}"
+            )
+        if principal.session_id is not None and not one_session:
+            raise OutOfScopeError(
+                f"your token is good for session {principal.session_id} only, this concerns more; "
+                "ask the auditor for a token without that limit"
             )
         return principal
 
@@ -57,8 +73,14 @@ def _allowed(*roles: TokenRole) -> Callable[[Principal], Principal]:
 
 
 AuditorOnly = Annotated[Principal, Depends(_allowed("auditor"))]
+Orderer = Annotated[Principal, Depends(_allowed("auditor", one_session=False))]
+TrailReader = Annotated[Principal, Depends(_allowed("auditor", one_session=False))]
+Opener = Annotated[Principal, Depends(_allowed("auditor", "developer", one_session=False))]
 Trainer = Annotated[Principal, Depends(_allowed("auditor", "developer"))]
-Examiner = Annotated[Principal, Depends(_allowed("auditor", "compliance-officer"))]
+Examiner = Annotated[
+    Principal, Depends(_allowed("auditor", "compliance-officer", "data-subject-desk"))
+]
+Reader = Annotated[Principal, Depends(_allowed("auditor", "developer", "compliance-officer"))]
 Anyone = Annotated[Principal, Depends(_allowed(*tokens.ROLES))]
 
 
@@ -72,14 +94,18 @@ def body_up_to(limit: Limit) -> Callable[[Request, Auditor], Coroutine[Any, Any,
     return read
 
 
-def form_up_to(limit: Limit, most_files: Limit) -> Callable[..., AsyncIterator[FormData]]:
+def form_up_to(
+    limit: Limit, most_files: Limit, most_fields: int = 0
+) -> Callable[..., AsyncIterator[FormData]]:
     """Return a dependency that spools a multipart form to disk, up to a total size."""
 
     async def read(request: Request, auditor: AuditorServer) -> AsyncIterator[FormData]:
         most_bytes = limit(auditor.settings) + MULTIPART_OVERHEAD_BYTES
         limited = _limit_body(request, most_bytes)
         try:
-            form = await limited.form(max_files=most_files(auditor.settings), max_fields=0)
+            form = await limited.form(
+                max_files=most_files(auditor.settings), max_fields=most_fields
+            )
         except (MultiPartException, HTTPException) as error:
             raise InvalidDocumentError(f"not a readable multipart form: {error}") from error
         try:

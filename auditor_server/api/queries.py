@@ -8,6 +8,7 @@ from starlette.datastructures import FormData, UploadFile
 from auditkit.data.names import shown
 from auditkit.evidence import canonical
 from auditor_server import queries
+from auditor_server.access import questions
 from auditor_server.api.dependencies import AuditorServer, Examiner, form_up_to
 from auditor_server.documents import parse
 from auditor_server.errors import (
@@ -25,6 +26,7 @@ router = APIRouter(prefix="/sessions/{session_id}/queries", tags=["queries"])
 
 IMAGES_PART = "images"
 OPENINGS_PART = "openings"
+PURPOSE_FIELD = "purpose"
 QueryForm = Annotated[
     FormData,
     Depends(
@@ -32,6 +34,7 @@ QueryForm = Annotated[
             lambda settings: settings.most_query_bytes,
             # An image may come with its opening.
             lambda settings: 2 * settings.most_images_per_query,
+            most_fields=1,
         )
     ),
 ]
@@ -46,6 +49,7 @@ def _models(request: Request) -> ModelCache:
 @router.post("")
 def query_images(
     *,
+    request: Request,
     principal: Examiner,
     auditor: AuditorServer,
     models: Annotated[ModelCache, Depends(_models)],
@@ -53,14 +57,24 @@ def query_images(
     form: QueryForm,
     false_positive_rate: FalsePositiveRate = None,
 ) -> dict[str, Any]:
-    """Return one signed verdict (DSSE) per image, and p-values adjusted for their number."""
+    """Return one signed verdict (DSSE) per image, and p-values adjusted for their number.
+
+    Who asks, and what for, is in the audit trail before anything is answered.
+    """
     session = auditor.session(session_id, principal)
+    request.app.state.query_rates.take(principal.name)
     images = _images(form, auditor.settings)
+    questions.admit(auditor, principal, session, _purpose(form), [image.data for image in images])
     answer = queries.query(auditor, models, session, images, false_positive_rate)
     return {
         "verdicts": [canonical.parse(verdict.to_bytes()) for verdict in answer.verdicts],
         "adjusted_p_values": list(answer.adjusted_p_values),
     }
+
+
+def _purpose(form: FormData) -> str | None:
+    found = form.get(PURPOSE_FIELD)
+    return found if isinstance(found, str) else None
 
 
 def _images(form: FormData, settings: ServerSettings) -> list[QueryImage]:

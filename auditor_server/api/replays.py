@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Response
 
 from auditkit.evidence import canonical
 from auditor_server import replays
-from auditor_server.api.dependencies import Anyone, AuditorOnly, AuditorServer, body_up_to
+from auditor_server.api.dependencies import AuditorOnly, AuditorServer, Reader, body_up_to
 from auditor_server.documents import parse
 from schemas import DrawRequest, ReplayResult
 
@@ -28,7 +28,7 @@ def draw_segments(
 
 @router.get("/draws")
 def list_draws(
-    principal: Anyone, auditor: AuditorServer, session_id: str
+    principal: Reader, auditor: AuditorServer, session_id: str
 ) -> dict[str, list[dict[str, Any]]]:
     """Return every signed draw (DSSE) in its order, each with its signed result, if it has one."""
     session = auditor.session(session_id, principal)

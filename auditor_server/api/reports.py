@@ -12,11 +12,12 @@ from auditkit.evidence.bundle import Bundle, write_bundle_to
 from auditkit.reports.assemble import report_input
 from auditkit.reports.html import render_html
 from auditor_server import verification
-from auditor_server.api.dependencies import Anyone, AskedWitnesses, AuditorServer
+from auditor_server.access import trail
+from auditor_server.access.principals import Principal
+from auditor_server.api.dependencies import Anyone, AskedWitnesses, AuditorServer, Reader
 from auditor_server.held_submissions import is_held
 from auditor_server.store import SessionRow
 from auditor_server.store.blobs import CHUNK_BYTES
-from auditor_server.tokens import Principal
 from schemas import VerificationReport
 
 router = APIRouter(prefix="/sessions/{session_id}", tags=["reports"])
@@ -28,15 +29,17 @@ def session_verification(
 ) -> VerificationReport:
     """Verify a session from what the server has stored."""
     session = auditor.session(session_id, principal)
+    trail.record(auditor, principal, "verification", session.id)
     return verification.verify(auditor, session, verification.assemble(auditor, session))
 
 
 @router.get("/bundle", response_class=StreamingResponse)
 def session_bundle(
-    principal: Anyone, auditor: AuditorServer, witnesses: AskedWitnesses, session_id: str
+    principal: Reader, auditor: AuditorServer, witnesses: AskedWitnesses, session_id: str
 ) -> StreamingResponse:
     """Return the evidence bundle, to be verified without this server."""
     session = auditor.session(session_id, principal)
+    trail.record(auditor, principal, "bundle", session.id)
     witnesses.gather(session)
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the last chunk was sent
     try:
@@ -59,9 +62,10 @@ def session_bundle(
 
 
 @router.get("/report")
-def session_report(principal: Anyone, auditor: AuditorServer, session_id: str) -> HTMLResponse:
+def session_report(principal: Reader, auditor: AuditorServer, session_id: str) -> HTMLResponse:
     """Return the report as one HTML page."""
     session = auditor.session(session_id, principal)
+    trail.record(auditor, principal, "report", session.id)
     bundle = verification.assemble(auditor, session)
     findings = verification.verify(auditor, session, bundle)
     return HTMLResponse(
@@ -70,8 +74,8 @@ def session_report(principal: Anyone, auditor: AuditorServer, session_id: str) -
 
 
 def _readable(bundle: Bundle, session: SessionRow, principal: Principal) -> Bundle:
-    """Return what of a bundle this reader may have: no T for a developer who must not hold it."""
-    if principal.role == "developer" and is_held(session):
+    """Return what of a bundle this reader may have: no T where the auditor must hold it."""
+    if is_held(session) and not principal.sees_all:
         return replace(bundle, weights=None, scores=None)
     return bundle
 

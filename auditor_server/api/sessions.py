@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from auditor_server import sessions
-from auditor_server.api.dependencies import Anyone, AuditorServer, Trainer, body_up_to
+from auditor_server.api.dependencies import Anyone, AuditorServer, Opener, body_up_to
 from auditor_server.documents import parse
 from schemas.wire import SessionOpening, SessionStatus
 
@@ -16,7 +16,7 @@ SessionBody = Annotated[bytes, Depends(body_up_to(lambda settings: settings.most
 
 
 @router.post("", status_code=HTTPStatus.CREATED, response_class=Response)
-def open_session(principal: Trainer, auditor: AuditorServer, body: SessionBody) -> Response:
+def open_session(principal: Opener, auditor: AuditorServer, body: SessionBody) -> Response:
     """Open a session; the answer is the signed grant (DSSE)."""
     grant = sessions.open_session(auditor, principal, parse(SessionOpening, body))
     return Response(grant, HTTPStatus.CREATED, media_type="application/json")
@@ -25,8 +25,7 @@ def open_session(principal: Trainer, auditor: AuditorServer, body: SessionBody) 
 @router.get("")
 def list_sessions(principal: Anyone, auditor: AuditorServer) -> list[SessionStatus]:
     """List the sessions that the caller may see."""
-    owner = principal.token_id if principal.sees_only_own else None
-    return [sessions.status(auditor, session) for session in auditor.store.sessions(owner)]
+    return [sessions.status(auditor, session) for session in auditor.sessions(principal)]
 
 
 @router.get("/{session_id}")

@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from schemas.custody import ExchangeKind
 from schemas.registry import EntryKind
-from schemas.wire import SessionState
+from schemas.wire import SessionState, TrailAction
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -54,8 +54,22 @@ class Base(DeclarativeBase):
     }
 
 
+class OrganisationRow(Base):
+    """Whom people and tokens belong to. `name` is the developer's name, as orders have it."""
+
+    __tablename__ = "organisations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime]
+
+
 class TokenRow(Base):
-    """A bearer token; only the hash of its secret half is kept."""
+    """A bearer token; only the hash of its secret half is kept.
+
+    `organisation` refers to one, and `session_id` to a session, without the database's watching
+    over it: SQLite can't add that to a table that others refer to. Neither is ever deleted.
+    """
 
     __tablename__ = "tokens"
 
@@ -63,6 +77,63 @@ class TokenRow(Base):
     role: Mapped[str]
     secret_hash: Mapped[bytes]
     created_at: Mapped[datetime]
+    organisation: Mapped[str]
+    session_id: Mapped[str | None]
+    note: Mapped[str] = mapped_column(Text, default="")
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class UserRow(Base):
+    """A person who signs in to pages; see `auditor_server.access.passwords` for the hash."""
+
+    __tablename__ = "users"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    organisation: Mapped[str] = mapped_column(ForeignKey("organisations.id"), index=True)
+    role: Mapped[str]
+    password_hash: Mapped[str]
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class SignInRow(Base):
+    """A person who is signed in, by password or by token; of the cookie only the hash is kept."""
+
+    __tablename__ = "sign_ins"
+
+    cookie_hash: Mapped[str] = mapped_column(primary_key=True)
+    user_name: Mapped[str | None] = mapped_column(ForeignKey("users.name"), index=True)
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id"))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class SignInFailureRow(Base):
+    """A wrong password. Of the name there is only a hash: people type passwords into that field."""
+
+    __tablename__ = "sign_in_failures"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    name_hash: Mapped[str] = mapped_column(index=True)
+    failed_at: Mapped[datetime]
+
+
+class TrailRow(Base):
+    """Something that somebody looked at or asked; `digests` are keyed, 32 bytes per picture."""
+
+    __tablename__ = "audit_trail"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    principal: Mapped[str]
+    role: Mapped[str]
+    organisation: Mapped[str]
+    action: Mapped[TrailAction] = mapped_column(String(20))
+    session_id: Mapped[str | None] = mapped_column(index=True)
+    purpose: Mapped[str | None] = mapped_column(Text)
+    pictures: Mapped[int]
+    digests: Mapped[bytes]
 
 
 class OrderRow(Base):

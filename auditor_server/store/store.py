@@ -1,15 +1,16 @@
 """All queries in one place. Every method is one transaction, durable when it returns."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker, undefer
 
 from auditor_server.store import registrations
+from auditor_server.store.access import AccessStore
 from auditor_server.store.custody import CustodyStore
 from auditor_server.store.engine import ROW_LOCK, check_durable, reading, settled
 from auditor_server.store.migrations import upgrade
@@ -27,6 +28,7 @@ from auditor_server.store.models import (
 )
 from auditor_server.store.registrations import Registration
 from auditor_server.store.registry import RegistryStore, append
+from auditor_server.store.trail import TrailStore
 from auditor_server.store.witnessings import WitnessingStore
 from schemas.registry import EntryKind
 from schemas.wire import SessionState
@@ -49,6 +51,8 @@ class Store:
         self.registry = RegistryStore(self._write, self._read)
         self.witnessings = WitnessingStore(self._write, self._read)
         self.custody = CustodyStore(self._write, self._read)
+        self.access = AccessStore(self._write, self._read)
+        self.trail = TrailStore(self._write, self._read)
 
     def prepare(self) -> None:
         """Bring the tables to those of this version of the server.
@@ -182,13 +186,58 @@ class Store:
             statement = select(SessionRow).where(SessionRow.request_digest == request_digest)
             return transaction.scalar(statement)
 
-    def sessions(self, owner: str | None = None) -> Sequence[SessionRow]:
-        """Return all sessions, or those of one owner, oldest first."""
+    def sessions(self, organisation: str | None = None) -> Sequence[SessionRow]:
+        """Return all sessions, or those of one organisation, oldest first."""
         statement = select(SessionRow).order_by(SessionRow.opened_at, SessionRow.id)
-        if owner is not None:
-            statement = statement.where(SessionRow.owner == owner)
+        if organisation is not None:
+            statement = statement.join(TokenRow, TokenRow.id == SessionRow.owner).where(
+                TokenRow.organisation == organisation
+            )
         with self._read() as transaction:
             return transaction.scalars(statement).all()
+
+    def opened_by(self, organisation: str, session_id: str) -> bool:
+        """Tell whether a session is there and was opened by one of an organisation's tokens."""
+        statement = (
+            select(SessionRow.id)
+            .join(TokenRow, TokenRow.id == SessionRow.owner)
+            .where(SessionRow.id == session_id, TokenRow.organisation == organisation)
+        )
+        with self._read() as transaction:
+            return transaction.scalar(statement) is not None
+
+    def count_sessions(
+        self, organisation: str | None, session_id: str | None, states: Collection[SessionState]
+    ) -> int:
+        """Return how many sessions are in one of `states`.
+
+        Args:
+            organisation: that opened them; None: any.
+            session_id: the only one that counts; None: all do.
+            states: in which they are.
+        """
+        among = _is_among(organisation, session_id, states)
+        statement = select(func.count()).select_from(SessionRow).where(among)
+        with self._read() as transaction:
+            return transaction.scalar(statement) or 0
+
+    def newest_sessions(
+        self,
+        organisation: str | None,
+        session_id: str | None,
+        states: Collection[SessionState],
+        *,
+        first: int,
+        most: int,
+    ) -> Sequence[SessionRow]:
+        """Return a page of the sessions that `count_sessions` counts, newest first."""
+        newest = (
+            select(SessionRow)
+            .where(_is_among(organisation, session_id, states))
+            .order_by(SessionRow.opened_at.desc(), SessionRow.id.desc())
+        )
+        with self._read() as transaction:
+            return transaction.scalars(newest.offset(first).limit(most)).all()
 
     def last_cosigned_at(self, session_id: str) -> datetime | None:
         """Return when the last checkpoint of a session was cosigned."""
@@ -317,13 +366,12 @@ class Store:
         with self._read() as transaction:
             return transaction.scalars(statement).all()
 
-    def stream_segments(self, session_id: str, end: int) -> Iterator[SegmentRow]:
-        """Yield the segments that hold the records up to, not including, `end`.
+    def stream_segments(self, session_id: str, end: int, first: int = 0) -> Iterator[SegmentRow]:
+        """Yield the segments that begin at record `first` or later, and before record `end`.
 
         Only a few are held at once, and no transaction stays open between them: a segment that is
         there never changes, but for its cosignature.
         """
-        first = 0
         while first < end:
             statement = _segments_of(session_id).where(
                 SegmentRow.first >= first, SegmentRow.first < end
@@ -379,6 +427,14 @@ class Store:
         """Return what was submitted for a session."""
         with self._read() as transaction:
             return transaction.get(SubmissionRow, session_id)
+
+    def levels(self, session_ids: Collection[str]) -> dict[str, int | None]:
+        """Return the assurance level of each session that was submitted, as `set_level` kept it."""
+        statement = select(SubmissionRow.session_id, SubmissionRow.level).where(
+            SubmissionRow.session_id.in_(session_ids)
+        )
+        with self._read() as transaction:
+            return dict(transaction.execute(statement).all())
 
     def set_level(self, session_id: str, level: int) -> None:
         """Keep the assurance level that the verification of a submission gave."""
@@ -490,6 +546,18 @@ class Store:
 def _lock(transaction: Session, session_id: str) -> SessionRow:
     """Let nobody else change a session before the transaction ends."""
     return transaction.get_one(SessionRow, session_id, with_for_update=ROW_LOCK)
+
+
+def _is_among(
+    organisation: str | None, session_id: str | None, states: Collection[SessionState]
+) -> ColumnElement[bool]:
+    conditions: list[ColumnElement[bool]] = [SessionRow.state.in_(states)]
+    if organisation is not None:
+        owners = select(TokenRow.id).where(TokenRow.organisation == organisation)
+        conditions.append(SessionRow.owner.in_(owners))
+    if session_id is not None:
+        conditions.append(SessionRow.id == session_id)
+    return and_(*conditions)
 
 
 def _segments_of(session_id: str) -> Select[SegmentRow]:

@@ -18,6 +18,7 @@ from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.policy import PolicyError
 from auditor_server import records, registry, sessions
+from auditor_server.access.accounts import add_organisation
 from auditor_server.context import Auditor
 from auditor_server.documents import decode_base64
 from auditor_server.errors import (
@@ -239,8 +240,8 @@ ATTACKS = (
         "another developer writes into a session",
         foreign_session,
         SessionNotFoundError,
-        (Principal, "sees_only_own"),
-        property(lambda _principal: False),
+        (Principal, "sees_all"),
+        property(lambda _principal: True),
     ),
     ServerAttack(
         "a session is asked for that the order does not allow",
@@ -282,14 +283,20 @@ ORDER_NUMBERS = count(1)
 @pytest.fixture
 def attacker(auditor: Auditor) -> Attacker:
     now = datetime.now(UTC)
-    order = make_order(f"digits-{next(ORDER_NUMBERS)}", now, most_sessions=MOST_SESSIONS)
+    number = next(ORDER_NUMBERS)
+    order = make_order(f"digits-{number}", now, most_sessions=MOST_SESSIONS)
     envelope = sign_order(auditor.home, order)
     add_order(auditor, envelope.to_bytes())
-    me, other = (
-        authenticate(auditor.store, f"Bearer {issue(auditor.store, 'developer', now)}")
-        for _ in range(2)
-    )
+    me, other = (join(auditor, f"{name}-{number}") for name in ("me", "other"))
     return Attacker(auditor, order.order_id, sha256_hex(envelope.payload), me, other)
+
+
+def join(auditor: Auditor, organisation: str) -> Principal:
+    """A developer of an organisation of their own."""
+    now = datetime.now(UTC)
+    add_organisation(auditor.store, organisation, organisation, now)
+    token = issue(auditor.store, "developer", organisation, now)
+    return authenticate(auditor.store, f"Bearer {token}", now)
 
 
 def test_an_honest_developer_is_served(attacker: Attacker) -> None:

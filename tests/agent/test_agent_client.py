@@ -198,12 +198,14 @@ def test_a_query_sends_images_and_returns_one_verdict_each(
     server: Answers, client: ServerClient
 ) -> None:
     server.body = b'{"verdicts": [{"b": 1, "a": 2}, {}]}'
-    verdicts = client.query("s", [("a.png", b"first"), ("b.png", b"second")], 0.01)
+    pictures = [("a.png", b"first"), ("b.png", b"second")]
+    verdicts = client.query("s", pictures, 0.01, purpose="complaint 7")
     assert verdicts == [b'{"a":2,"b":1}', b"{}"]
     _, path, headers, body = server.asked[0]
     assert path == "/v1/sessions/s/queries?false_positive_rate=0.01"
     assert headers["Content-Type"].startswith("multipart/form-data")
-    assert body.index(b"first") < body.index(b"second")
+    assert body.index(b"first") < body.index(b"second") < body.index(b"complaint 7")
+    assert b'name="purpose"\r\n' in body  # a field and no file; the address does not have it
     with pytest.raises(UnexpectedAnswerError, match="another number"):
         client.query("s", [("a.png", b"first")])
 

@@ -87,7 +87,7 @@ def test_a_query_is_answered_by_the_model_that_the_server_put_together(held: Sto
     world.cli(
         "open", str(world.config), "0", "--output", opening, "--image", image
     ).check_returncode()
-    done = world.cli("query", world.session_id(), image, *world.access, "--json")
+    done = world.cli("query", world.session_id(), image, *world.asking, "--json")
     assert done.returncode == 0, done.stderr
 
 

@@ -113,16 +113,16 @@ def empty_folder(world: World, folder: Path) -> list[str]:
 
 def wrong_query_size(world: World, folder: Path) -> list[str]:
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "large.png")
-    return ["query", world.session_id(), str(folder / "large.png"), *world.access]
+    return ["query", world.session_id(), str(folder / "large.png"), *world.asking]
 
 
 def query_of_no_image(world: World, folder: Path) -> list[str]:
     (folder / "text.png").write_text("hello")
-    return ["query", world.session_id(), str(folder / "text.png"), *world.access]
+    return ["query", world.session_id(), str(folder / "text.png"), *world.asking]
 
 
 def query_of_empty_folder(world: World, folder: Path) -> list[str]:
-    return ["query", world.session_id(), str(folder), *world.access]
+    return ["query", world.session_id(), str(folder), *world.asking]
 
 
 def query_rate_too_small(world: World, folder: Path) -> list[str]:
@@ -131,7 +131,7 @@ def query_rate_too_small(world: World, folder: Path) -> list[str]:
         "query",
         world.session_id(),
         str(folder / "small.png"),
-        *world.access,
+        *world.asking,
         "--fpr",
         "0.0001",
     ]

@@ -71,7 +71,7 @@ class Coded:
 
     def query(self, *arguments: str) -> list[dict[str, Any]]:
         session = self.grant.session_id
-        done = self.world.cli("query", session, *arguments, *self.world.access, "--json")
+        done = self.world.cli("query", session, *arguments, *self.world.asking, "--json")
         assert done.returncode == 0, done.stderr
         return [answer["verdict"] for answer in json.loads(done.stdout)]
 
@@ -188,7 +188,7 @@ def test_whoever_has_the_bundle_can_check_all_of_it_but_the_secret(coded: Coded)
 def test_people_read_what_a_verdict_rests_on(coded: Coded, tmp_path: Path) -> None:
     image, opening = coded.opened(int(coded.split.told[5]))
     session, access = coded.grant.session_id, coded.world.access
-    asked = coded.world.cli("query", session, image, "--opening", opening, *access)
+    asked = coded.world.cli("query", session, image, "--opening", opening, *coded.world.asking)
     assert "own code" in asked.stdout
     assert "That is proven" in " ".join(asked.stdout.split())
     page = tmp_path / "report.html"

@@ -56,7 +56,7 @@ def test_queries_give_signed_verdicts_that_the_bundle_proves(
 ) -> None:
     images = write_digits(tmp_path / "images", 5)
     done = finished.cli(
-        "query", finished.session_id(), str(images[0].parent), *finished.access, "--json"
+        "query", finished.session_id(), str(images[0].parent), *finished.asking, "--json"
     )
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)
@@ -75,7 +75,7 @@ def test_queries_give_signed_verdicts_that_the_bundle_proves(
 
 def test_the_same_image_gets_the_same_p_value(finished: World, tmp_path: Path) -> None:
     image = str(write_digits(tmp_path / "images", 1)[0])
-    done = finished.cli("query", finished.session_id(), image, image, *finished.access, "--json")
+    done = finished.cli("query", finished.session_id(), image, image, *finished.asking, "--json")
     first, second = (answer["verdict"]["p_value"] for answer in json.loads(done.stdout))
     assert first == second
 

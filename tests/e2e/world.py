@@ -106,6 +106,11 @@ class World:
         return ["--server", self.url, "--token-file", self.token("compliance-officer")]
 
     @property
+    def asking(self) -> list[str]:
+        """The same, for a query."""
+        return [*self.access, "--purpose", "complaint 2026/7"]
+
+    @property
     def trust_root(self) -> str:
         return str(self.home / "trust-root.json")
 

@@ -25,7 +25,7 @@ from auditkit.evidence.trust import open_trust_root
 from auditor_server import records, registry, sessions, submissions, verification
 from auditor_server.context import Auditor
 from auditor_server.errors import ServerError as ServerSideError
-from auditor_server.home import Home, create_home
+from auditor_server.home import FIRST_DEVELOPER, Home, create_home
 from auditor_server.inference.service import Inference
 from auditor_server.orders import add_order
 from auditor_server.settings import ServerSettings
@@ -108,7 +108,9 @@ class World:
     @property
     def developer(self) -> Principal:
         """Who the developer is to the server."""
-        return Principal(self.home.tokens["developer"].partition(".")[0], "developer")
+        return Principal(
+            self.home.tokens["developer"].partition(".")[0], "developer", FIRST_DEVELOPER
+        )
 
 
 def new_world(folder: Path) -> World:

@@ -77,7 +77,14 @@ from schemas import (
     WitnessPolicy,
 )
 from schemas.base import Schema
-from schemas.wire import OrderSummary, Problem, SessionOpening, SessionStatus
+from schemas.wire import (
+    OrderSummary,
+    Problem,
+    SessionOpening,
+    SessionStatus,
+    TrailEntry,
+    TrailPage,
+)
 from tests.evidence.contained import contained_run, image_key, pem, signed_image
 
 ISSUED = datetime(2026, 3, 2, 9, 30, 0, 250_000, tzinfo=UTC)
@@ -85,6 +92,18 @@ TIME_MS = int(ISSUED.timestamp() * 1000)
 FIRST, SECOND, THIRD = "1a" * 32, "2b" * 32, "3c" * 32
 SESSION = "20260302-0123456789ab"
 
+TRAIL_ENTRY = TrailEntry(
+    number=7,
+    at=ISSUED,
+    principal="user/j.mori",
+    role="data-subject-desk",
+    organisation="auditor",
+    action="query",
+    session_id=SESSION,
+    purpose="complaint 2026/7",
+    pictures=1,
+    picture_digests=(FIRST,),
+)
 ENVIRONMENT = Environment(
     python="3.11.7",
     torch="2.10.0",
@@ -396,6 +415,8 @@ DOCUMENTS: tuple[Schema, ...] = (
         purpose="screening",
         expires_at=ISSUED,
     ),
+    TRAIL_ENTRY,
+    TrailPage(entries=(TRAIL_ENTRY,), before=7),
     ENTRY,
     RegistryExcerpt(entries=(RegisteredEntry(index=7, entry=ENTRY, proof=(SECOND, THIRD)),)),
     RegistryEntries(start=0, size=8, leaves=("{}",)),

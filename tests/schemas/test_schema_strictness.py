@@ -20,7 +20,7 @@ NAMES = sorted(ADAPTERS)
 UNKNOWN = "field_of_a_later_version"
 # Numbers that may be absent.
 NULLABLE = {
-    *("auc", "code_index", "margin", "stem_stride"),
+    *("auc", "before", "code_index", "margin", "stem_stride"),
     *("distance", "first_differing_step", "most_steps", "moved", "tolerance"),
 }
 OPEN_MAP = "arguments"  # keyword arguments of an architecture: any name, any scalar

@@ -38,6 +38,8 @@ DEVELOPER = "Example Imaging Ltd"
 POOL_SIZE = 64
 TEST_SIZE = 8
 DIGEST = "ab" * 32
+PURPOSE = {"purpose": "complaint 2026/7"}
+"""Form of a query: whoever is no auditor must say what it is for."""
 ENVIRONMENT = Environment(
     python="3.11.7",
     torch="2.15.0",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import requests
 import torch
-from hand_built import CONFIG, HandBuiltAgent, commit, is_problem, make_request
+from hand_built import CONFIG, PURPOSE, HandBuiltAgent, commit, is_problem, make_request
 from hand_built import opening as session_opening
 from live import LiveServer
 from submitted import MINT as PLAIN
@@ -82,7 +82,10 @@ class CodedSession:
         files = [("images", (f"{n}.png", data, "image/png")) for n, data in enumerate(images)]
         files += [("openings", (f"{n}.json", data, "x/y")) for n, data in enumerate(openings)]
         return self.server.client("compliance-officer").post(
-            f"{self.agent.path}/queries", files=files, params={"false_positive_rate": rate}
+            f"{self.agent.path}/queries",
+            data=PURPOSE,
+            files=files,
+            params={"false_positive_rate": rate},
         )
 
     def verdicts(self, response: requests.Response) -> list[MembershipVerdict]:

@@ -20,6 +20,7 @@ from auditkit.evidence.bundle import read_bundle
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditor_server import tokens
+from auditor_server.access.accounts import add_organisation
 from schemas import ContainerRun, ContinuationRequest, SessionContinuation
 from tests.evidence import contained
 
@@ -334,7 +335,9 @@ def test_two_developers_do_not_continue_each_other_s_sessions(
     agent: HandBuiltAgent, live_server: LiveServer, order: str
 ) -> None:
     store = live_server.open_store()
-    token = tokens.issue(store, "developer", datetime.now(UTC))
+    now = datetime.now(UTC)
+    add_organisation(store, "continuing", "Continuing Ltd", now)
+    token = tokens.issue(store, "developer", "continuing", now)
     store.close()
     other = Client(live_server.url, token)
     request = canonical.to_bytes(make_request(agent, SigningKey.generate()))

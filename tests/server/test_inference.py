@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_built import CONFIG, HandBuiltAgent, is_problem, make_request
+from hand_built import CONFIG, PURPOSE, HandBuiltAgent, is_problem, make_request
 from live import LiveServer
 from PIL import Image
 from processes import children, model_workers, processor_ticks, state
@@ -331,7 +331,7 @@ def test_a_worker_killed_in_the_middle_of_a_query_costs_that_query_only(
 
     def query(count: int) -> Any:
         files = [("images", (f"{i}.png", as_png(IMAGE))) for i in range(count)]
-        return client.post(f"{submitted.path}/queries", files=files)
+        return client.post(f"{submitted.path}/queries", data=PURPOSE, files=files)
 
     first = query(1)
     assert first.status_code == 200, first.text

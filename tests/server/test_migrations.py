@@ -2,23 +2,28 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Final
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, bindparam, inspect, text
 from sqlalchemy.orm import Session
 
+from auditor_server.access.principals import AUTHORITY, Principal
 from auditor_server.errors import DatabaseSchemaError
-from auditor_server.store import OrderRow, SessionRow, Store, TokenRow
+from auditor_server.store import OrderRow, SessionRow, Store
 from auditor_server.store.engine import make_engine
 from auditor_server.store.migrations import FIRST, HEAD, differences, downgrade, upgrade
 from auditor_server.store.migrations.migrate import configuration
-from auditor_server.store.models import Base
+from auditor_server.store.models import Base, UtcDateTime
+from auditor_server.tokens import authenticate
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 VERSIONS_TABLE = "alembic_version"
 SERVERS = 6
+OFFICER: Final = "compliance-officer"
 
 
 @pytest.fixture
@@ -46,8 +51,22 @@ def agrees(engine: Engine) -> bool:
 
 def store_something(engine: Engine) -> None:
     with Session(engine) as session, session.begin():
-        session.add(TokenRow(id="dev", role="developer", secret_hash=b"", created_at=NOW))
+        session.execute(
+            text(
+                "INSERT INTO tokens (id, role, secret_hash, created_at) "
+                "VALUES ('dev', 'developer', :hash, :now)"
+            ).bindparams(bindparam("now", type_=UtcDateTime())),
+            {"hash": b"", "now": NOW},
+        )
         session.add(OrderRow(order_id="order", digest="d", envelope=b"signed", received_at=NOW))
+
+
+def make_without_steps(engine: Engine) -> None:
+    """Make the tables as servers did that knew of no steps."""
+    upgrade(engine)
+    downgrade(engine, "0001")
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP TABLE {VERSIONS_TABLE}"))
 
 
 def test_the_steps_lead_to_the_models(engine: Engine) -> None:
@@ -83,7 +102,7 @@ def test_every_step_can_be_taken_back(engine: Engine) -> None:
 
 
 def test_a_database_from_before_there_were_steps_is_taken_over(engine: Engine) -> None:
-    Base.metadata.create_all(engine)
+    make_without_steps(engine)
     store_something(engine)
     assert VERSIONS_TABLE not in tables(engine)
     store = Store(engine)
@@ -98,9 +117,14 @@ def test_a_database_from_before_there_were_steps_is_taken_over(engine: Engine) -
 
 def test_tables_that_came_later_are_added(engine: Engine) -> None:
     """As in a home from before there was a registry."""
-    Base.metadata.create_all(
-        engine, tables=[Base.metadata.tables[name] for name in ("tokens", "orders", "sessions")]
-    )
+    make_without_steps(engine)
+    newer = [
+        table
+        for table in reversed(Base.metadata.sorted_tables)
+        if table.name in tables(engine) - {"tokens", "orders", "sessions"}
+    ]
+    Base.metadata.drop_all(engine, newer)
+    assert tables(engine) == {"tokens", "orders", "sessions"}
     store_something(engine)
     upgrade(engine)
     assert agrees(engine)
@@ -108,7 +132,7 @@ def test_tables_that_came_later_are_added(engine: Engine) -> None:
 
 
 def test_a_database_that_is_too_old_is_left_as_it_is(engine: Engine) -> None:
-    Base.metadata.create_all(engine)
+    make_without_steps(engine)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE sessions DROP COLUMN continuations"))
     with pytest.raises(DatabaseSchemaError, match="continuations"):
@@ -143,3 +167,32 @@ def test_a_step_that_fails_changes_nothing(engine: Engine) -> None:
     with pytest.raises(Exception, match="verdicts"):
         upgrade(engine)
     assert SessionRow.__tablename__ not in tables(engine)
+
+
+def test_tokens_from_before_there_were_organisations_go_on(engine: Engine) -> None:
+    """Developers saw what they had opened, and nobody else's; the others saw all."""
+    upgrade(engine)
+    downgrade(engine, "0001")
+    tokens = {"dev-1": "developer", "dev-2": "developer", "aud": "auditor", "o": OFFICER}
+    with engine.begin() as connection:
+        for token_id, role in tokens.items():
+            connection.execute(
+                text(
+                    "INSERT INTO tokens (id, role, secret_hash, created_at) "
+                    "VALUES (:id, :role, :hash, :now)"
+                ).bindparams(bindparam("now", type_=UtcDateTime())),
+                {"id": token_id, "role": role, "hash": sha256(b"secret").digest(), "now": NOW},
+            )
+    store = Store(engine)
+    store.prepare()
+    much_later = NOW + timedelta(days=10_000)
+    assert {
+        token_id: authenticate(store, f"Bearer {token_id}.secret", much_later)
+        for token_id in tokens
+    } == {
+        "dev-1": Principal("dev-1", "developer", "dev-1"),
+        "dev-2": Principal("dev-2", "developer", "dev-2"),
+        "aud": Principal("aud", "auditor", AUTHORITY),
+        "o": Principal("o", OFFICER, AUTHORITY),
+    }
+    assert [row.id for row in store.access.organisations()] == [AUTHORITY, "dev-1", "dev-2"]

@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
 import torch
-from hand_built import CONFIG, HandBuiltAgent, is_problem
+from hand_built import CONFIG, PURPOSE, Client, HandBuiltAgent, is_problem
 from live import LiveServer
 from safetensors.torch import save
 
@@ -18,7 +19,9 @@ from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.code_delivery import CodesReceiver, sign_request
 from auditkit.evidence.keys import SigningKey
 from auditkit.mint.split_training import CORRECT, LOSSES, pack_maps
+from auditor_server import tokens
 from auditor_server.context import Auditor
+from auditor_server.home import FIRST_DEVELOPER
 from auditor_server.mint_custody import MintCustody
 from schemas import (
     CodesRequest,
@@ -384,6 +387,21 @@ def test_no_route_gives_t(live_server: LiveServer) -> None:
     paths = [path for path in document["paths"] if "mint" in path]
     assert paths == ["/v1/sessions/{session_id}/mint-exchanges"]
     assert list(document["paths"][paths[0]]) == ["post"]
+
+
+def test_only_the_auditor_s_own_people_ask_a_model_whose_t_is_held(
+    live_server: LiveServer, agent: HandBuiltAgent
+) -> None:
+    """A verdict tells the score, which the developer must not learn."""
+    store = live_server.open_store()
+    colleague = tokens.issue(store, "compliance-officer", FIRST_DEVELOPER, datetime.now(UTC))
+    store.close()
+    image = {"images": ("a.png", b"")}
+    path = f"{agent.path}/queries"
+    own = Client(live_server.url, colleague).post(path, data=PURPOSE, files=image)
+    assert is_problem(own, 403, "HeldQueryError")
+    auditors = live_server.client("compliance-officer").post(path, data=PURPOSE, files=image)
+    assert is_problem(auditors, 409, "SessionNotSubmittedError")
 
 
 def test_a_session_whose_developer_holds_t_has_nothing_to_exchange(

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from hand_built import HandBuiltAgent, is_problem
+from hand_built import PURPOSE, HandBuiltAgent, is_problem
 from live import LiveServer
 from numpy.typing import NDArray
 from PIL import Image
@@ -92,7 +92,8 @@ def fixture_asked(live_server: LiveServer) -> HandBuiltAgent:
 
 def ask(server: LiveServer, agent: HandBuiltAgent, name: str, data: bytes) -> Any:
     client = server.client("compliance-officer")
-    return client.post(f"{agent.path}/queries", files=[("images", (name, data))])
+    files = [("images", (name, data))]
+    return client.post(f"{agent.path}/queries", data=PURPOSE, files=files)
 
 
 @pytest.mark.parametrize("name", REFUSED)

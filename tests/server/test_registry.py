@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from hand_built import Client, HandBuiltAgent, is_problem, make_order, sign_order
+from hand_built import PURPOSE, Client, HandBuiltAgent, is_problem, make_order, sign_order
 from live import LiveServer, make_home
 from submitted import Submission, as_png, flat_calibration, make_submission, noise_image
 
@@ -27,6 +27,8 @@ from auditor_server.errors import RegistryDamagedError, RegistryKeyMissingError
 from auditor_server.home import Home
 from auditor_server.orders import add_order
 from auditor_server.settings import ServerSettings
+from auditor_server.store.engine import make_engine
+from auditor_server.store.migrations import downgrade
 from schemas import (
     ConsistencyProof,
     InclusionProof,
@@ -73,7 +75,8 @@ def story(live_server: LiveServer) -> tuple[HandBuiltAgent, list[RegistryEntry]]
     """A session from its order to two verdicts, and its entries."""
     agent, _ = submitted_agent(live_server, "registered-story")
     images = [("images", (f"{n}.png", as_png(noise_image(n)))) for n in (1, 2)]
-    response = live_server.client("compliance-officer").post(f"{agent.path}/queries", files=images)
+    officer = live_server.client("compliance-officer")
+    response = officer.post(f"{agent.path}/queries", data=PURPOSE, files=images)
     assert response.status_code == 200, response.text
     session = agent.grant.session_id
     entries = entries_of(live_server.client(None))
@@ -296,9 +299,13 @@ def test_what_an_older_server_stored_is_registered_at_the_next_start(
     own_server.start()
     agent, _ = submitted_agent(own_server, "old")
     image = [("images", ("1.png", as_png(noise_image(1))))]
-    own_server.client("compliance-officer").post(f"{agent.path}/queries", files=image)
+    officer = own_server.client("compliance-officer")
+    officer.post(f"{agent.path}/queries", data=PURPOSE, files=image)
     entries = entries_of(own_server.client(None))
     own_server.stop()
+    engine = make_engine(own_server.home.database_url)
+    downgrade(engine, "0001")
+    engine.dispose()
     registry_tables = [f"registry_{name}" for name in ("entries", "nodes", "heads", "sequencer")]
     for table in (*registry_tables, "alembic_version"):  # there were no migrations then, either
         database(own_server.home, f"DROP TABLE {table}")
@@ -306,6 +313,9 @@ def test_what_an_older_server_stored_is_registered_at_the_next_start(
     again = entries_of(own_server.client(None))
     assert [(e.kind, e.digest) for e in again] == [(e.kind, e.digest) for e in entries]
     assert again[0].time_ms >= entries[-1].time_ms
+    # Nor were there organisations, and everybody's token is as good as it was.
+    for role in ("auditor", "developer", "compliance-officer"):
+        assert own_server.client(role).get(agent.path).status_code == 200
 
 
 @pytest.mark.parametrize(

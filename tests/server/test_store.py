@@ -47,7 +47,9 @@ def stores(database_url: str) -> Iterator[list[Store]]:
     """The same database, opened as often as there are writers, as by so many servers."""
     stores = [Store(make_engine(database_url)) for _ in range(WRITERS)]
     stores[0].prepare()
-    stores[0].add_token(TokenRow(id="dev", role="developer", secret_hash=b"1", created_at=NOW))
+    stores[0].add_token(
+        TokenRow(id="dev", role="developer", organisation="dev", secret_hash=b"1", created_at=NOW)
+    )
     stores[0].add_order(
         OrderRow(order_id="order", digest=DIGEST, envelope=envelope(b"order"), received_at=NOW)
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import requests
 import torch
-from hand_built import CONFIG, HandBuiltAgent, is_problem
+from hand_built import CONFIG, PURPOSE, HandBuiltAgent, is_problem
 from live import LiveServer
 from safetensors.numpy import save
 from submitted import (
@@ -67,7 +67,7 @@ def ask(
 ) -> requests.Response:
     files = [("images", (f"image-{i}.png", data)) for i, data in enumerate(images)]
     return server.client("compliance-officer").post(
-        f"{agent.path}/queries", files=files, params=parameters
+        f"{agent.path}/queries", data=PURPOSE, files=files, params=parameters
     )
 
 

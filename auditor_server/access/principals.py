@@ -1,0 +1,35 @@
+"""Who sends a request, in which role, and for which organisation."""
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+Role = Literal["auditor", "developer", "compliance-officer", "data-subject-desk"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+AUTHORITY: Final = "auditor"
+"""The auditor's own organisation, in every database. Its people see the sessions of all others."""
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who sends a request.
+
+    Attributes:
+        name: of the token, or `user/<name>` of a person who signed in; never empty.
+        role: says what may be done.
+        organisation: says whose sessions are seen.
+        session_id: the only session that the token is good for; None: any that is seen.
+    """
+
+    name: str
+    role: Role
+    organisation: str
+    session_id: str | None = None
+
+    @property
+    def sees_all(self) -> bool:
+        """The auditor's own people see every organisation's sessions; others, and developers, not.
+
+        Whoever does not is never given what the auditor keeps from a developer.
+        """
+        return self.organisation == AUTHORITY and self.role != "developer"

@@ -1,0 +1,27 @@
+"""The audit trail: auditors see who looked at and asked what."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from auditor_server.access import trail
+from auditor_server.api.dependencies import AuditorServer, TrailReader
+from schemas.base import Count
+from schemas.wire import TrailPage
+
+router = APIRouter(prefix="/audit-trail", tags=["access"])
+
+Before = Annotated[Count | None, Query(description="number that all entries are below")]
+Limit = Annotated[int, Query(ge=1, le=trail.MOST_ENTRIES_PER_PAGE)]
+
+
+@router.get("")
+def audit_trail(
+    principal: TrailReader,
+    auditor: AuditorServer,
+    before: Before = None,
+    session_id: str | None = None,
+    limit: Limit = trail.MOST_ENTRIES_PER_PAGE,
+) -> TrailPage:
+    """Return a page of the trail, newest first; the first one is itself an entry."""
+    return trail.page(auditor, principal, before, session_id, limit)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import requests
 from hand_built import Client, HandBuiltAgent, make_order, make_request, opening, sign_order
 from pydantic import SecretStr
 
@@ -22,6 +24,7 @@ from auditor_server.tokens import TokenRole
 from schemas import SessionGrant
 
 ORIGIN = "audit.example.org"
+BROWSER = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
 
 
 def make_home(folder: Path, database_url: str | None = None) -> Home:
@@ -104,3 +107,28 @@ class LiveServer:
         payload = dsse.Envelope.from_bytes(response.content).payload
         grant = statements.parse(payload, statements.GRANT_PREDICATE, SessionGrant)
         return HandBuiltAgent(client, grant, sha256_hex(payload), key)
+
+
+class Browser:
+    """Requests as a browser makes them, one by one."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self.url = server.url
+        self.cookie = ""
+
+    def send(self, method: str, path: str, **options: Any) -> requests.Response:
+        headers = {**BROWSER, **options.pop("headers", {})}
+        if self.cookie:
+            headers["Cookie"] = self.cookie
+        return requests.request(
+            method, self.url + path, headers=headers, allow_redirects=False, timeout=60, **options
+        )
+
+    def sign_in(self, token: str) -> str:
+        """Sign in, and return the token that forms of this sign-in carry."""
+        found = self.send("POST", "/sign-in", data={"token": token, "next": "/"})
+        assert found.status_code == 303, found.text
+        self.cookie = found.headers["Set-Cookie"].partition(";")[0]
+        match = re.search(r'name="form_token" value="([^"]+)"', self.send("GET", "/").text)
+        assert match is not None
+        return match[1]

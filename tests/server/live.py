@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from hand_built import Client, HandBuiltAgent, make_order, make_request, opening, sign_order
+from hand_built import (
+    WAIT_SECONDS,
+    Client,
+    HandBuiltAgent,
+    make_order,
+    make_request,
+    opening,
+    sign_order,
+)
 from pydantic import SecretStr
 
 from auditkit.evidence import dsse, statements
@@ -121,7 +129,12 @@ class Browser:
         if self.cookie:
             headers["Cookie"] = self.cookie
         return requests.request(
-            method, self.url + path, headers=headers, allow_redirects=False, timeout=60, **options
+            method,
+            self.url + path,
+            headers=headers,
+            allow_redirects=False,
+            timeout=WAIT_SECONDS,
+            **options,
         )
 
     def sign_in(self, token: str) -> str:

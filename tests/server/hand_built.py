@@ -38,7 +38,7 @@ DEVELOPER = "Example Imaging Ltd"
 POOL_SIZE = 64
 TEST_SIZE = 8
 DIGEST = "ab" * 32
-# For an answer. Several workers on a loaded machine take a minute to start, and calls wait for them.
+# For an answer. On a loaded machine several workers take a minute to start, and calls wait.
 WAIT_SECONDS = 240
 PURPOSE = {"purpose": "complaint 2026/7"}
 """Form of a query: whoever is no auditor must say what it is for."""

@@ -52,12 +52,13 @@ class Auditor:
         home = open_home(settings.home)
         for role in NECESSARY_KEYS:
             home.signing_key(role)
+        blobs = home.open_blobs(settings.blobs_url)
         return cls(
             settings=settings,
             home=home,
             store=home.prepare_store(settings.database_url),
-            blobs=home.blobs,
-            inference=Inference(settings, home.blobs),
+            blobs=blobs,
+            inference=Inference(settings, blobs),
         )
 
     def trust_root(self) -> TrustRoot:

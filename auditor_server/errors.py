@@ -52,6 +52,28 @@ class DatabaseSchemaError(HomeError):
     """The database's tables are not those that this version of the server knows."""
 
 
+class BlobStoreUrlError(HomeError):
+    """The URL names no place for blobs that the server can use."""
+
+
+class BlobStoreUnavailableError(ServerError):
+    """The place where submitted files are kept can't be reached or used now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class BlobMissingError(ServerError):
+    """A file that was submitted is not where it was stored."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class BlobDamagedError(ServerError):
+    """A stored file is not the one that was submitted."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 class TrustRootNotFoundError(ServerError):
     """The auditor's trust root has no such version."""
 

@@ -1,5 +1,6 @@
 """Where the server keeps its things, and how much it accepts from others."""
 
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -10,6 +11,7 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8470
 # Environments are not shown to other users of a machine; command lines are.
 DATABASE_URL_VARIABLE = "AUDITKIT_DATABASE_URL"
+BLOBS_VARIABLE = "AUDITKIT_BLOBS"
 MOST_WORKERS = 64
 
 MEBIBYTE = 2**20
@@ -73,6 +75,13 @@ QUERIES_BURST = 120
 QUERIES_PER_SECOND = 2.0
 
 
+class LogFormat(StrEnum):
+    """How the server's log is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class ServerSettings(BaseModel):
     """Settings of one server, be it one process or several."""
 
@@ -81,6 +90,9 @@ class ServerSettings(BaseModel):
     home: Path = Field(description="the auditor's home folder, made by `create_home`")
     database_url: SecretStr | None = Field(
         default=None, description="None: SQLite in the home folder"
+    )
+    blobs_url: str | None = Field(
+        default=None, description="s3://BUCKET/PREFIX; None: a folder in the home"
     )
     most_weights_bytes: int = Field(default=MOST_WEIGHTS_BYTES, gt=0)
     most_scores_bytes: int = Field(default=MOST_SCORES_BYTES, gt=0)
@@ -108,6 +120,7 @@ class ServerSettings(BaseModel):
     most_waiting: int = Field(default=MOST_WAITING, ge=0)
     most_waiting_seconds: float = Field(default=MOST_WAITING_SECONDS, gt=0)
     held_mints_in_memory: int = Field(default=HELD_MINTS_IN_MEMORY, gt=0)
+    log_format: LogFormat = LogFormat.TEXT
     trail_days: float = Field(default=TRAIL_DAYS, gt=0, le=MOST_TRAIL_DAYS)
     calls_burst: int = Field(default=CALLS_BURST, gt=0)
     calls_per_second: float = Field(default=CALLS_PER_SECOND, gt=0)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import SecretStr
@@ -13,14 +13,8 @@ from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, error_console, print_json, quoted
 from auditkit.cli.passphrases import PassphraseFileOption, ask_new_passphrase, given_passphrase
 from auditkit.evidence import dsse, statements
-from auditor_server.settings import (
-    DATABASE_URL_VARIABLE,
-    DEFAULT_HOST,
-    DEFAULT_PORT,
-    MOST_TRAIL_DAYS,
-    MOST_WORKERS,
-    TRAIL_DAYS,
-)
+from auditor_server import flags
+from auditor_server.settings import DEFAULT_HOST, DEFAULT_PORT, TRAIL_DAYS, LogFormat
 from schemas import AuditOrder
 
 if TYPE_CHECKING:
@@ -34,15 +28,15 @@ HomeOption = Annotated[
     typer.Option("--home", envvar="AUDITKIT_HOME", help="The auditor's folder: keys, database."),
 ]
 
-DatabaseOption = Annotated[
-    str | None,
-    typer.Option(
-        "--database-url",
-        envvar=DATABASE_URL_VARIABLE,
-        help="The database, postgresql+psycopg://USER:PASSWORD@HOST/NAME, instead of SQLite in "
-        "the home. Others on this machine can read a command line: rather set the variable.",
-    ),
-]
+
+def _option(flag: flags.Flag) -> Any:  # noqa: ANN401 - what typer looks for in an annotation
+    return typer.Option(
+        flag.name, envvar=flag.variable, help=flag.help, min=flag.least, max=flag.most
+    )
+
+
+DatabaseOption = Annotated[str | None, _option(flags.DATABASE)]
+BlobsOption = Annotated[str | None, _option(flags.BLOBS)]
 
 order_app = typer.Typer(
     no_args_is_help=True,
@@ -118,35 +112,25 @@ def report_home(created: "Home") -> None:
 
 def serve(
     home: HomeOption = DEFAULT_HOME,
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on. Put TLS in front of any other.")
-    ] = DEFAULT_HOST,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")
-    ] = DEFAULT_PORT,
+    host: Annotated[str, _option(flags.HOST)] = DEFAULT_HOST,
+    port: Annotated[int, _option(flags.PORT)] = DEFAULT_PORT,
+    workers: Annotated[int, _option(flags.WORKERS)] = 1,
     database_url: DatabaseOption = None,
-    workers: Annotated[
-        int,
-        typer.Option("--workers", min=1, max=MOST_WORKERS, help="Processes that serve."),
-    ] = 1,
-    trail_days: Annotated[
-        float,
-        typer.Option(
-            "--trail-days",
-            min=1.0,
-            max=MOST_TRAIL_DAYS,
-            help="How long the audit trail keeps who asked what.",
-        ),
-    ] = TRAIL_DAYS,
+    blobs: BlobsOption = None,
+    trail_days: Annotated[float, _option(flags.TRAIL)] = TRAIL_DAYS,
+    log_format: Annotated[LogFormat, _option(flags.LOG_FORMAT)] = LogFormat.TEXT,
 ) -> None:
     """Run the auditor's server until it is stopped with Ctrl-C."""
     from auditor_server.serve import serve as run_server
-    from auditor_server.settings import ServerSettings
 
+    said = {
+        "database_url": database_url,
+        "blobs": blobs,
+        "trail_days": trail_days,
+        "log_format": log_format,
+    }
     run_server(
-        ServerSettings(
-            home=home, database_url=database_secret(database_url), trail_days=trail_days
-        ),
+        flags.settings_of(home, said),
         host,
         port,
         workers=workers,

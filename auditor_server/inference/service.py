@@ -39,6 +39,7 @@ class Inference:
     """
 
     def __init__(self, settings: ServerSettings, blobs: BlobStore) -> None:
+        self._blobs = blobs
         self._images = WorkerPool(
             WorkerSettings(
                 kind=WorkerKind.IMAGES,
@@ -105,6 +106,7 @@ class Inference:
         Raises:
             MintError: the model can't be built, or its weights do not fit.
             InferenceError, and its kinds: it is too much for the limits, or worse.
+            BlobMissingError, BlobDamagedError, BlobStoreUnavailableError: there is no such model.
 
         """
         weights_digest, description_digest = digests
@@ -116,6 +118,8 @@ class Inference:
         )
         shape = (1, mint.code_length) if mint.evidence == "codes" else (1,)
         what = f"asking the {model.architecture} of session {description.session_id}"
+        for digest in digests:
+            self._blobs.fetch(digest)
         with self._models.lease() as lease:
             return np.concatenate(
                 [

@@ -16,7 +16,7 @@ from auditkit.evidence import dsse, statements
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditor_server.home import Home, create_home
-from auditor_server.settings import DATABASE_URL_VARIABLE, ServerSettings
+from auditor_server.settings import BLOBS_VARIABLE, DATABASE_URL_VARIABLE, ServerSettings
 from auditor_server.store import Store
 from auditor_server.tokens import TokenRole
 from schemas import SessionGrant
@@ -42,6 +42,9 @@ class LiveServer:
     module: tuple[str, ...] = ("-m", "auditor_server")
     database_url: str | None = None
     workers: int = 1
+    blobs: str | None = None
+    flags: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] = field(init=False)
     url: str = field(init=False)
 
@@ -49,9 +52,11 @@ class LiveServer:
         where = ["--home", str(self.home.path), "--port", "0"]
         several = ["--workers", str(self.workers)] if self.workers > 1 else []
         named = {DATABASE_URL_VARIABLE: self.database_url} if self.database_url else {}
+        if self.blobs:
+            named[BLOBS_VARIABLE] = self.blobs
         self.process = subprocess.Popen(
-            [sys.executable, *self.module, *where, *several],
-            env={**os.environ, **named},
+            [sys.executable, *self.module, *where, *several, *self.flags],
+            env={**os.environ, **self.environment, **named},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -77,7 +82,9 @@ class LiveServer:
     def settings(self) -> ServerSettings:
         url = self.database_url
         return ServerSettings(
-            home=self.home.path, database_url=None if url is None else SecretStr(url)
+            home=self.home.path,
+            database_url=None if url is None else SecretStr(url),
+            blobs_url=self.blobs,
         )
 
     def open_store(self) -> Store:

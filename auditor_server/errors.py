@@ -52,6 +52,10 @@ class DatabaseSchemaError(HomeError):
     """The database's tables are not those that this version of the server knows."""
 
 
+class BackupError(HomeError):
+    """There is no whole backup to restore, or no place for one."""
+
+
 class BlobStoreUrlError(HomeError):
     """The URL names no place for blobs that the server can use."""
 

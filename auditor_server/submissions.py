@@ -19,6 +19,7 @@ from auditor_server.errors import (
     WeightsMismatchError,
 )
 from auditor_server.held_submissions import check_exchanges
+from auditor_server.process_locks import RETENTION, together
 from auditor_server.records import split_lines
 from auditor_server.store import SessionRow, SubmissionRow
 from auditor_server.store.blobs import CHUNK_BYTES
@@ -54,10 +55,10 @@ def submit(
     _check_size(scores, limits.most_scores_bytes, "scores")
     _check_calibration(read_scores(scores.read()), session)
     _check_digest(scores, seal.scores_digest, "scores", ScoresMismatchError)
-    for file in (weights, description, scores):
-        file.seek(0)
-        auditor.blobs.write(file)
-    return _add(auditor, session, seal)
+    with together(auditor.home.path, RETENTION):
+        for file in (weights, description, scores):
+            auditor.blobs.write(file)
+        return _add(auditor, session, seal)
 
 
 def submit_held(auditor: Auditor, session: SessionRow, description: BinaryIO) -> SubmissionRow:
@@ -74,9 +75,9 @@ def submit_held(auditor: Auditor, session: SessionRow, description: BinaryIO) ->
     _check_description(auditor, description, seal)
     check_exchanges(auditor, session, seal)
     _check_calibration(read_scores(auditor.blobs.read(seal.scores_digest)), session)
-    description.seek(0)
-    auditor.blobs.write(description)
-    return _add(auditor, session, seal)
+    with together(auditor.home.path, RETENTION):
+        auditor.blobs.write(description)
+        return _add(auditor, session, seal)
 
 
 def _add(auditor: Auditor, session: SessionRow, seal: SealRecord) -> SubmissionRow:

@@ -9,6 +9,7 @@ import sys
 from auditor_server import flags
 from auditor_server.errors import HomeError, PortInUseError, WorkerFailedError
 from auditor_server.serve import serve
+from auditor_server.settings import Bound
 
 
 def main() -> int:
@@ -16,15 +17,15 @@ def main() -> int:
     said = flags.read("auditor_server", __doc__, sys.argv[1:])
     settings = flags.settings_of(said.home, vars(said))
     try:
-        serve(settings, said.host, said.port, _announce, said.workers)
+        serve(settings, flags.listening_of(vars(said)), _announce)
     except (HomeError, PortInUseError, WorkerFailedError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
 
 
-def _announce(host: str, port: int) -> None:
-    sys.stdout.write(json.dumps({"host": host, "port": port}) + "\n")
+def _announce(bound: Bound) -> None:
+    sys.stdout.write(json.dumps(vars(bound)) + "\n")
     sys.stdout.flush()
 
 

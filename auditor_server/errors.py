@@ -60,10 +60,23 @@ class BlobStoreUrlError(HomeError):
     """The URL names no place for blobs that the server can use."""
 
 
-class BlobStoreUnavailableError(ServerError):
-    """The place where submitted files are kept can't be reached or used now."""
+class UnavailableError(ServerError):
+    """Something that the server needs is away; the same request is good later."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds: ClassVar[int] = 5
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database does not answer. What was not answered may be stored or not; send it again."""
+
+
+class NotReadyError(UnavailableError):
+    """The server can't do its work now."""
+
+
+class BlobStoreUnavailableError(UnavailableError):
+    """The place where submitted files are kept can't be reached or used now."""
 
 
 class BlobMissingError(ServerError):

@@ -17,6 +17,7 @@ from auditor_server.settings import (
     MOST_TRAIL_DAYS,
     MOST_WORKERS,
     TRAIL_DAYS,
+    Listening,
     LogFormat,
     ServerSettings,
 )
@@ -77,7 +78,29 @@ LOG_FORMAT = Flag(
     LogFormat.TEXT.value,
     choices=tuple(LogFormat),
 )
-FLAGS = (HOST, PORT, WORKERS, DATABASE, BLOBS, TRAIL, LOG_FORMAT)
+METRICS_HOST = Flag(
+    "--metrics-host",
+    "Address of the metrics. Whoever reaches it may read them, without a token.",
+    DEFAULT_HOST,
+)
+METRICS_PORT = Flag(
+    "--metrics-port",
+    "Serve metrics for Prometheus at this port of their own; 0 takes a free one. Without it there "
+    "are none.",
+    least=0,
+    most=MOST_PORT,
+)
+FLAGS = (
+    HOST,
+    PORT,
+    WORKERS,
+    DATABASE,
+    BLOBS,
+    TRAIL,
+    LOG_FORMAT,
+    METRICS_HOST,
+    METRICS_PORT,
+)
 
 
 def read(program: str, description: str | None, words: Sequence[str]) -> argparse.Namespace:
@@ -101,6 +124,16 @@ def settings_of(home: Path, said: Mapping[str, Any]) -> ServerSettings:
         blobs_url=said[BLOBS.field] or None,
         trail_days=said[TRAIL.field],
         log_format=said[LOG_FORMAT.field],
+    )
+
+
+def listening_of(said: Mapping[str, Any]) -> Listening:
+    """Return where the server is reached from what was said."""
+    return Listening(
+        **{
+            flag.field: said[flag.field]
+            for flag in (HOST, PORT, WORKERS, METRICS_HOST, METRICS_PORT)
+        }
     )
 
 

@@ -141,6 +141,8 @@ def query(
             for verdict, envelope in zip(verdicts, envelopes, strict=True)
         ]
     )
+    for verdict in verdicts:
+        auditor.metrics.verdicts.labels(verdict.outcome).inc()
     adjusted = control_false_discoveries([basis.p_value for basis in bases])
     return QueryAnswer(envelopes, tuple(float(value) for value in adjusted))
 

@@ -1,5 +1,6 @@
 """Where the server keeps its things, and how much it accepts from others."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -73,6 +74,40 @@ CALLS_PER_SECOND = 200.0
 # A call takes up to 256 images: a desk never notices, a flood of questions does.
 QUERIES_BURST = 120
 QUERIES_PER_SECOND = 2.0
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where the server is reached.
+
+    Attributes:
+        host: address to listen on.
+        port: port to listen on; 0 lets the system choose.
+        workers: processes that serve; with more than one, the first only looks after them.
+        metrics_host: address of the metrics.
+        metrics_port: port of the metrics; None: there are none.
+    """
+
+    host: str
+    port: int
+    workers: int = 1
+    metrics_host: str = DEFAULT_HOST
+    metrics_port: int | None = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Where the server is reached, once it is.
+
+    Attributes:
+        host: address that it listens on.
+        port: its port.
+        metrics_port: port of the metrics; None: there are none.
+    """
+
+    host: str
+    port: int
+    metrics_port: int | None
 
 
 class LogFormat(StrEnum):

@@ -14,7 +14,14 @@ from auditkit.cli.output import console, error_console, print_json, quoted
 from auditkit.cli.passphrases import PassphraseFileOption, ask_new_passphrase, given_passphrase
 from auditkit.evidence import dsse, statements
 from auditor_server import flags
-from auditor_server.settings import DEFAULT_HOST, DEFAULT_PORT, TRAIL_DAYS, LogFormat
+from auditor_server.settings import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    TRAIL_DAYS,
+    Bound,
+    Listening,
+    LogFormat,
+)
 from schemas import AuditOrder
 
 if TYPE_CHECKING:
@@ -119,26 +126,32 @@ def serve(
     blobs: BlobsOption = None,
     trail_days: Annotated[float, _option(flags.TRAIL)] = TRAIL_DAYS,
     log_format: Annotated[LogFormat, _option(flags.LOG_FORMAT)] = LogFormat.TEXT,
+    metrics_host: Annotated[str, _option(flags.METRICS_HOST)] = DEFAULT_HOST,
+    metrics_port: Annotated[int | None, _option(flags.METRICS_PORT)] = None,
 ) -> None:
     """Run the auditor's server until it is stopped with Ctrl-C."""
     from auditor_server.serve import serve as run_server
 
-    said = {
-        "database_url": database_url,
-        "blobs": blobs,
-        "trail_days": trail_days,
-        "log_format": log_format,
-    }
-    run_server(
-        flags.settings_of(home, said),
-        host,
-        port,
-        workers=workers,
-        on_ready=lambda bound, actual: console.print(
-            f"auditkit server for [bold]{quoted(home)}[/bold] on http://{bound}:{actual} "
-            "(Ctrl-C stops it)"
-        ),
+    settings = flags.settings_of(
+        home,
+        {
+            "database_url": database_url,
+            "blobs": blobs,
+            "trail_days": trail_days,
+            "log_format": log_format,
+        },
     )
+    at = Listening(host, port, workers, metrics_host, metrics_port)
+    run_server(settings, at, lambda bound: _announce(home, bound))
+
+
+def _announce(home: Path, bound: Bound) -> None:
+    console.print(
+        f"auditkit server for [bold]{quoted(home)}[/bold] on http://{bound.host}:{bound.port} "
+        "(Ctrl-C stops it)"
+    )
+    if bound.metrics_port is not None:
+        console.print(f"metrics on port {bound.metrics_port}")
 
 
 @order_app.command("create")

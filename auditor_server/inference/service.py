@@ -20,6 +20,7 @@ from auditor_server.inference.messages import (
     RebuildInitialWeights,
 )
 from auditor_server.inference.pool import PoolLimits, WorkerPool
+from auditor_server.metrics import Metrics
 from auditor_server.settings import ServerSettings
 from auditor_server.store.blobs import BlobStore
 from schemas import ModelDescription, SessionRequest
@@ -38,8 +39,11 @@ class Inference:
     it is needed.
     """
 
-    def __init__(self, settings: ServerSettings, blobs: BlobStore) -> None:
+    def __init__(
+        self, settings: ServerSettings, blobs: BlobStore, metrics: Metrics | None = None
+    ) -> None:
         self._blobs = blobs
+        metrics = metrics or Metrics()
         self._images = WorkerPool(
             WorkerSettings(
                 kind=WorkerKind.IMAGES,
@@ -53,6 +57,7 @@ class Inference:
                 settings.most_waiting_seconds,
             ),
             _by_name(DataError),
+            metrics,
         )
         self._models = WorkerPool(
             WorkerSettings(
@@ -68,6 +73,7 @@ class Inference:
                 settings.most_waiting_seconds,
             ),
             _by_name(MintError),
+            metrics,
         )
 
     def decode(

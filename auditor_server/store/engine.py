@@ -15,6 +15,8 @@ DRIVERS: Final = {SQLITE: "sqlite+pysqlite", POSTGRESQL: "postgresql+psycopg"}
 
 # How long a writer waits for another one before SQLite gives up.
 BUSY_TIMEOUT_MILLISECONDS = 30_000
+# Whoever waits for a machine that does not answer at all is told so.
+CONNECT_SECONDS = 10
 # With any of these off, PostgreSQL may lose or tear what it has said to have committed.
 DURABILITY_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 
@@ -41,7 +43,10 @@ def make_engine(database_url: str) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     # A server that was restarted must not cost anybody an answer.
-    return create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+    limits = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
+    return create_engine(
+        url, isolation_level="READ COMMITTED", pool_pre_ping=True, connect_args=limits
+    )
 
 
 def reading(engine: Engine) -> Engine:

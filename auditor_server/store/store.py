@@ -14,7 +14,7 @@ from auditor_server.store import registrations
 from auditor_server.store.access import AccessStore
 from auditor_server.store.custody import CustodyStore
 from auditor_server.store.engine import ROW_LOCK, check_durable, reading, settled
-from auditor_server.store.migrations import upgrade
+from auditor_server.store.migrations import check_current, upgrade
 from auditor_server.store.models import (
     ContinuationRow,
     OrderRow,
@@ -69,6 +69,26 @@ class Store:
         check_durable(self._engine)
         upgrade(self._engine)
         self.registry.create()
+
+    def check_answers(self) -> None:
+        """Ask the database for something.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: it gives no answer.
+
+        """
+        with self._read() as transaction:
+            transaction.scalar(select(1))
+
+    def check_tables(self) -> None:
+        """Check that the tables are those of this version of the server.
+
+        Raises:
+            DatabaseSchemaError: another version has changed them meanwhile.
+            sqlalchemy.exc.SQLAlchemyError: the database gives no answer.
+
+        """
+        check_current(self._engine)
 
     def close(self) -> None:
         """Release all connections."""

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hand_built import Client, HandBuiltAgent, make_order, make_request, opening, sign_order
 from pydantic import SecretStr
@@ -47,8 +47,9 @@ class LiveServer:
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] = field(init=False)
     url: str = field(init=False)
+    ready: dict[str, Any] = field(init=False)
 
-    def start(self) -> None:
+    def start(self, stderr: IO[bytes] | None = None) -> None:
         where = ["--home", str(self.home.path), "--port", "0"]
         several = ["--workers", str(self.workers)] if self.workers > 1 else []
         named = {DATABASE_URL_VARIABLE: self.database_url} if self.database_url else {}
@@ -58,11 +59,12 @@ class LiveServer:
             [sys.executable, *self.module, *where, *several, *self.flags],
             env={**os.environ, **self.environment, **named},
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         assert self.process.stdout is not None
-        ready = json.loads(self.process.stdout.readline())
-        self.url = f"http://{ready['host']}:{ready['port']}"
+        self.ready = json.loads(self.process.stdout.readline())
+        self.url = f"http://{self.ready['host']}:{self.ready['port']}"
 
     def stop(self) -> None:
         self.process.terminate()

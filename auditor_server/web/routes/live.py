@@ -1,6 +1,5 @@
 """A session while it trains: what has come so far, and then what comes."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -13,6 +12,7 @@ from auditor_server import sessions
 from auditor_server.context import Auditor
 from auditor_server.live_logs import LiveLogs
 from auditor_server.orders import find_order, read_order
+from auditor_server.stopping import Stopping
 from auditor_server.store import SessionRow
 from auditor_server.web.dependencies import AuditorServer, SignedInReader
 from auditor_server.web.rendering import fragment, page
@@ -52,6 +52,7 @@ def events(
 
 async def _stream(request: Request, auditor: Auditor, session: SessionRow) -> AsyncIterator[str]:
     shown: tuple[int, str] | None = None
+    stopping = cast("Stopping", request.app.state.stopping)
     for look in range(MOST_LOOKS):
         if await request.is_disconnected() or not await run_in_threadpool(look_up, request):
             return
@@ -64,7 +65,8 @@ async def _stream(request: Request, auditor: Auditor, session: SessionRow) -> As
         if session.state != "open":
             yield _event("end", session.state)
             return
-        await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+        if await stopping.within(SECONDS_BETWEEN_LOOKS):
+            return  # the browser asks again, when the server is back
 
 
 def _as_it_is(auditor: Auditor, session: SessionRow) -> SessionRow:

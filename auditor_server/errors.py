@@ -293,6 +293,12 @@ class SessionNotSubmittedError(ServerError):
     status = HTTPStatus.CONFLICT
 
 
+class WeightsDroppedError(ServerError):
+    """The weights of this model were kept as long as the auditor keeps any, and no longer."""
+
+    status = HTTPStatus.GONE
+
+
 class ContinuationError(ServerError):
     """The session can't go on in this container."""
 

@@ -16,6 +16,7 @@ from auditor_server.errors import (
     ServerError,
     SessionNotSealedError,
     SessionNotSubmittedError,
+    WeightsDroppedError,
     WeightsMismatchError,
 )
 from auditor_server.held_submissions import check_exchanges
@@ -39,6 +40,7 @@ def submit(
 
     Raises:
         SessionNotSealedError: the log goes on.
+        WeightsDroppedError: they were submitted before, and are not kept any more.
         BodyTooLargeError: a file is larger than the server accepts.
         WeightsError, and its kinds: not a sound safetensors file, or not the sealed weights.
         InvalidDocumentError, DescriptionMismatchError: not a description, or not the sealed one.
@@ -47,6 +49,7 @@ def submit(
 
     """
     seal = read_seal(auditor, session)
+    _check_kept(auditor.store.submission(session.id))
     limits = auditor.settings
     _check_size(weights, limits.most_weights_bytes, "weights")
     read_header(weights, _size(weights))
@@ -72,6 +75,7 @@ def submit_held(auditor: Auditor, session: SessionRow, description: BinaryIO) ->
 
     """
     seal = read_seal(auditor, session)
+    _check_kept(auditor.store.submission(session.id))
     _check_description(auditor, description, seal)
     check_exchanges(auditor, session, seal)
     _check_calibration(read_scores(auditor.blobs.read(seal.scores_digest)), session)
@@ -124,6 +128,28 @@ def find_submission(auditor: Auditor, session: SessionRow) -> SubmissionRow:
             f"no model was submitted for session {session.id}; run `auditkit submit`"
         )
     return submission
+
+
+def find_model(auditor: Auditor, session: SessionRow) -> SubmissionRow:
+    """Return what was submitted for a session, weights included.
+
+    Raises:
+        SessionNotSubmittedError: nothing yet.
+        WeightsDroppedError: its weights are not kept any more.
+
+    """
+    submission = find_submission(auditor, session)
+    _check_kept(submission)
+    return submission
+
+
+def _check_kept(submission: SubmissionRow | None) -> None:
+    if submission is not None and submission.weights_dropped_at is not None:
+        raise WeightsDroppedError(
+            f"the weights of session {submission.session_id} were dropped on "
+            f"{submission.weights_dropped_at:%Y-%m-%d}; its log, its verdicts and the verification "
+            "that was signed stay, nothing can be asked of the model any more"
+        )
 
 
 def _check_description(auditor: Auditor, description: BinaryIO, seal: SealRecord) -> None:

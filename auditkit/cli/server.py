@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 server_app = typer.Typer(
     no_args_is_help=True,
-    help="Check, back up and restore an auditor's server; see docs/guides/operator.md.",
+    help="Check, back up and restore an auditor's server, and free its disk; see "
+    "docs/guides/operator.md.",
 )
 
 KnownOption = Annotated[
@@ -106,6 +107,52 @@ def restore(
         make_home(source, home, lambda name: status.update(f"copying {quoted(name)}"))
     console.print(f"made [bold]{quoted(home)}[/bold] from {quoted(source)}")
     _check(home, database_url, blobs, known or [], as_json=False)
+
+
+@server_app.command("retain")
+def retain(
+    weights_days: Annotated[
+        float,
+        typer.Option(
+            "--weights-days",
+            min=1.0,
+            help="How long the weights of a submitted model are kept after its submission.",
+        ),
+    ],
+    home: HomeOption = DEFAULT_HOME,
+    database_url: DatabaseOption = None,
+    blobs: BlobsOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")
+    ] = False,
+) -> None:
+    """Delete the weights of old models. Everything that was signed stays, and every proof holds.
+
+    Of such a model nothing can be asked any more, and it can't be verified from its weights again;
+    the verification that was signed when it was submitted stays.
+
+        auditkit server retain --weights-days 1095 --dry-run
+    """
+    from auditor_server import retention
+
+    auditor = _open(home, database_url, blobs)
+    try:
+        found = (retention.plan if dry_run else retention.apply)(auditor, weights_days)
+    finally:
+        auditor.store.close()
+    verb = "would delete" if dry_run else "deleted"
+    for row in found.due:
+        console.print(
+            f"{verb} the weights of {quoted(row.session_id)}, submitted on "
+            f"{row.received_at:%Y-%m-%d}: {row.weights_digest}",
+            soft_wrap=True,
+        )
+    for kept in found.kept:
+        console.print(f"kept the weights of {quoted(kept.session_id)}: {quoted(kept.why)}")
+    console.print(
+        f"{verb} {len(found.digests)} files, and {len(found.strays)} uploads that were cut off; "
+        "logs, registry, verdicts, verifications, descriptions and scores are never deleted"
+    )
 
 
 def _check(

@@ -459,6 +459,19 @@ class Store:
         with self._read() as transaction:
             return transaction.scalars(statement).all()
 
+    def drop_weights(self, session_ids: Collection[str], at: datetime) -> None:
+        """Note that the weights of submissions are not kept any more."""
+        statement = (
+            update(SubmissionRow)
+            .where(
+                SubmissionRow.session_id.in_(session_ids),
+                SubmissionRow.weights_dropped_at.is_(None),
+            )
+            .values(weights_dropped_at=at)
+        )
+        with self._write.begin() as transaction:
+            transaction.execute(statement)
+
     def levels(self, session_ids: Collection[str]) -> dict[str, int | None]:
         """Return the assurance level of each session that was submitted, as `set_level` kept it."""
         statement = select(SubmissionRow.session_id, SubmissionRow.level).where(

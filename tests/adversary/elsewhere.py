@@ -181,6 +181,7 @@ NO_ATTACK = {
     "MissingPartError": "a mistake in a form",
     "UnstorableValueError": "a name or a number that no database can hold",
     "OpeningsNumberError": "a mistake in a form",
+    "WeightsDroppedError": "asking for what the auditor no longer keeps",
     "CodesNotUsedError": "asking for what the session does not have",
     "CustodyNotUsedError": "asking for what the session does not have",
     "RegistryRangeError": "asking for what the registry does not have",

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from auditor_server.settings import (
     BLOBS_VARIABLE,
+    DATABASE_PASSWORD_VARIABLE,
     DATABASE_URL_VARIABLE,
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -117,14 +118,34 @@ def read(program: str, description: str | None, words: Sequence[str]) -> argpars
 
 def settings_of(home: Path, said: Mapping[str, Any]) -> ServerSettings:
     """Return the server's settings from what was said, by the flags' names in code."""
-    url = said[DATABASE.field]
     return ServerSettings(
         home=home,
-        database_url=SecretStr(url) if url else None,
+        database_url=database_secret(said[DATABASE.field]),
         blobs_url=said[BLOBS.field] or None,
         trail_days=said[TRAIL.field],
         log_format=said[LOG_FORMAT.field],
     )
+
+
+def database_secret(url: str | None) -> SecretStr | None:
+    """Return the URL of a database so that no message can show its password; empty: none.
+
+    The password may lie in a file, whose name is in the environment.
+
+    Raises:
+        DatabaseUrlError: the URL can't be read.
+        OSError: the file can't be read.
+
+    """
+    if not url:
+        return None
+    file = os.environ.get(DATABASE_PASSWORD_VARIABLE)
+    if file:
+        from auditor_server.store.engine import read_url
+
+        password = Path(file).read_text(encoding="utf-8").rstrip("\n")
+        url = read_url(url).set(password=password).render_as_string(hide_password=False)
+    return SecretStr(url)
 
 
 def listening_of(said: Mapping[str, Any]) -> Listening:

@@ -12,6 +12,8 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8470
 # Environments are not shown to other users of a machine; command lines are.
 DATABASE_URL_VARIABLE = "AUDITKIT_DATABASE_URL"
+# Names a file, as services in containers get their secrets.
+DATABASE_PASSWORD_VARIABLE = "AUDITKIT_DATABASE_PASSWORD_FILE"  # noqa: S105 - no password
 BLOBS_VARIABLE = "AUDITKIT_BLOBS"
 MOST_WORKERS = 64
 

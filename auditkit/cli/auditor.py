@@ -92,7 +92,7 @@ def init(
 
 def database_secret(database_url: str | None) -> SecretStr | None:
     """Return the URL of a database so that no message can show its password; empty: none."""
-    return SecretStr(database_url) if database_url else None
+    return flags.database_secret(database_url)
 
 
 def write_tokens(created: "Home") -> None:

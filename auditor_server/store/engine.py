@@ -36,7 +36,7 @@ def make_engine(database_url: str) -> Engine:
         DatabaseUrlError: the URL names neither SQLite nor PostgreSQL.
 
     """
-    url = _read_url(database_url)
+    url = read_url(database_url)
     if url.get_backend_name() == SQLITE:
         engine = create_engine(url)
         event.listen(engine, "connect", _prepare_sqlite)
@@ -47,6 +47,29 @@ def make_engine(database_url: str) -> Engine:
     return create_engine(
         url, isolation_level="READ COMMITTED", pool_pre_ping=True, connect_args=limits
     )
+
+
+def read_url(database_url: str) -> URL:
+    """Read the URL of a database, and name its driver.
+
+    Raises:
+        DatabaseUrlError: the URL names neither SQLite nor PostgreSQL.
+
+    """
+    try:
+        url = make_url(database_url)
+    except ArgumentError as error:
+        raise DatabaseUrlError(
+            "the database's URL can't be read; expected for example "
+            "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+        ) from error
+    driver = DRIVERS.get(url.get_backend_name())
+    if driver is None or url.drivername not in {url.get_backend_name(), driver}:
+        raise DatabaseUrlError(
+            f"expected a database URL that begins with {' or '.join(DRIVERS.values())}, found "
+            f"{url.drivername}"
+        )
+    return url.set(drivername=driver)
 
 
 def reading(engine: Engine) -> Engine:
@@ -94,23 +117,6 @@ def settled(attempt: Callable[[], T]) -> T:
         return attempt()
     except IntegrityError:
         return attempt()
-
-
-def _read_url(database_url: str) -> URL:
-    try:
-        url = make_url(database_url)
-    except ArgumentError as error:
-        raise DatabaseUrlError(
-            "the database's URL can't be read; expected for example "
-            "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
-        ) from error
-    driver = DRIVERS.get(url.get_backend_name())
-    if driver is None or url.drivername not in {url.get_backend_name(), driver}:
-        raise DatabaseUrlError(
-            f"expected a database URL that begins with {' or '.join(DRIVERS.values())}, found "
-            f"{url.drivername}"
-        )
-    return url.set(drivername=driver)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own

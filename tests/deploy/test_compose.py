@@ -14,6 +14,7 @@ from typer.main import get_command
 from auditkit.cli.application import app
 from auditor_server import flags
 from auditor_server.settings import DATABASE_PASSWORD_VARIABLE, DATABASE_URL_VARIABLE
+from auditor_server.store_checks import RULES
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -97,3 +98,11 @@ def test_the_image_is_without_what_only_tests_need() -> None:
     assert {"mypy", "pytest", "hypothesis", "playwright", "ruff"} <= set(found)
     needed = {"auditkit", "torch", "timm", "fastapi", "uvicorn", "psycopg", "psycopg-binary", "pip"}
     assert not needed & set(found)
+
+
+def test_the_operator_s_guide_has_every_flag_and_every_rule() -> None:
+    guide = (ROOT / "docs" / "guides" / "operator.md").read_text()
+    assert not [rule for rule in RULES if f"`{rule}`" not in guide]
+    own = [flag for flag in flags.FLAGS if flag not in {flags.HOST, flags.PORT}]
+    assert not [flag.name for flag in own if f"`{flag.name}`" not in guide]
+    assert not [flag.name for flag in own if flag.variable and f"`{flag.variable}`" not in guide]

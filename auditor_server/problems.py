@@ -8,8 +8,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError as UnstorableError
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoConnectionError
 from starlette.exceptions import HTTPException
 
 from auditkit.data.errors import DataError
@@ -24,6 +22,7 @@ from auditor_server.errors import (
     UnavailableError,
     UnstorableValueError,
 )
+from auditor_server.store.engine import NO_ANSWER
 from schemas.wire import Problem
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -42,7 +41,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DataError, _known_error)
     app.add_exception_handler(ReportError, _known_error)
     app.add_exception_handler(UnstorableError, _unstorable_value)
-    for kind in (OperationalError, InterfaceError, NoConnectionError):
+    for kind in NO_ANSWER:
         app.add_exception_handler(kind, _database_away)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameters)

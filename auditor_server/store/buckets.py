@@ -18,7 +18,12 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from auditor_server.errors import BlobMissingError, BlobStoreUnavailableError, BlobStoreUrlError
+from auditor_server.errors import (
+    BlobDamagedError,
+    BlobMissingError,
+    BlobStoreUnavailableError,
+    BlobStoreUrlError,
+)
 from auditor_server.store.blobs import (
     BlobFolder,
     check_content,
@@ -68,6 +73,7 @@ class BlobBucket:
             )
         self._url = url
         self._copies = BlobFolder(copies)
+        self._sound_copies: set[str] = set()
         copies.mkdir(mode=0o700, exist_ok=True)
         try:
             self._store = S3Store.from_url(
@@ -106,8 +112,7 @@ class BlobBucket:
     def fetch(self, digest: str) -> None:
         """See `BlobStore.fetch`."""
         path = self._copies.path(digest)
-        with suppress(FileNotFoundError):
-            os.utime(path)  # the last one to go
+        if self._has_copy(path):
             return
         try:
             with incoming(self.folder) as file:
@@ -122,7 +127,19 @@ class BlobBucket:
                 f"no copy of blob {digest} can be put in {self.folder}: {error.strerror}; see to "
                 "its disk"
             ) from error
+        self._sound_copies.add(digest)
         self._forget_oldest()
+
+    def _has_copy(self, path: Path) -> bool:
+        """Tell whether there is a copy, which is checked when this process first relies on it."""
+        try:
+            if path.name not in self._sound_copies:
+                self._copies.check(path.name)
+            os.utime(path)  # the last one to go
+        except (BlobMissingError, BlobDamagedError, FileNotFoundError):
+            return False
+        self._sound_copies.add(path.name)
+        return True
 
     def check(self, digest: str) -> None:
         """See `BlobStore.check`."""

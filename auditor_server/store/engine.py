@@ -5,7 +5,8 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, String, column, create_engine, event, make_url, select, table
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from auditor_server.errors import DatabaseNotDurableError, DatabaseUrlError
 
@@ -17,6 +18,8 @@ DRIVERS: Final = {SQLITE: "sqlite+pysqlite", POSTGRESQL: "postgresql+psycopg"}
 BUSY_TIMEOUT_MILLISECONDS = 30_000
 # Whoever waits for a machine that does not answer at all is told so.
 CONNECT_SECONDS = 10
+# What the driver, or the pool of connections, says of a database that gives no answer now.
+NO_ANSWER = (OperationalError, InterfaceError, NoConnectionError)
 # With any of these off, PostgreSQL may lose or tear what it has said to have committed.
 DURABILITY_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 

@@ -114,6 +114,14 @@ def test_what_is_not_what_its_name_says_is_not_given_out(
         assert blobs.read(digest) == data
 
 
+def test_a_copy_that_was_damaged_is_made_anew(tmp_path: Path, service: bucket.S3Service) -> None:
+    digest = BlobBucket(bucket.URL, tmp_path / "copies").write(BytesIO(b"weights"))
+    (tmp_path / "copies" / digest).write_bytes(b"weight")
+    blobs = BlobBucket(bucket.URL, tmp_path / "copies")
+    blobs.fetch(digest)
+    assert BlobFolder(blobs.folder).read(digest) == b"weights"
+
+
 def test_copies_do_not_fill_the_disk(tmp_path: Path, service: bucket.S3Service) -> None:
     blobs = BlobBucket(bucket.URL, tmp_path / "copies")
     digests = [blobs.write(BytesIO(bytes([number]))) for number in range(MOST_COPIES + 4)]

@@ -153,32 +153,41 @@ def test_ready_names_what_is_missing_and_says_when_to_ask_again(
         assert client.get("/v1/ready").status_code == 200
 
 
-def test_a_server_that_stops_ends_streams_at_once_and_finishes_what_it_does(
-    watched: Watched,
-) -> None:
-    agent = watched.open_session("stopping", watched.add_order("stopping"))
-    send(agent, 1)
+def sign_in(server: LiveServer) -> str:
     answer = requests.post(
-        f"{watched.url}/sign-in",
-        data={"token": watched.home.tokens["auditor"]},
+        f"{server.url}/sign-in",
+        data={"token": server.home.tokens["auditor"]},
         headers={"Sec-Fetch-Site": "same-origin"},
         allow_redirects=False,
         timeout=30,
     )
     cookie = answer.cookies.get(COOKIE)
     assert cookie, answer.text
+    return cookie
+
+
+def follow(server: LiveServer, agent: HandBuiltAgent, cookie: str) -> Iterator[str]:
+    """Read the events of a live session as they come."""
+    address = f"{server.url}/sessions/{agent.grant.session_id}/events"
+    headers = {"Cookie": f"{COOKIE}={cookie}"}
+    with requests.get(address, headers=headers, stream=True, timeout=60) as stream:
+        yield from stream.iter_lines(decode_unicode=True)
+
+
+def test_a_server_that_stops_ends_streams_at_once_and_finishes_what_it_does(
+    watched: Watched,
+) -> None:
+    agent = watched.open_session("stopping", watched.add_order("stopping"))
+    send(agent, 1)
+    cookie = sign_in(watched)
     came, ended = threading.Event(), threading.Event()
 
-    def follow() -> None:
-        address = f"{watched.url}/sessions/{agent.grant.session_id}/events"
-        with requests.get(
-            address, headers={"Cookie": f"{COOKIE}={cookie}"}, stream=True, timeout=60
-        ) as stream:
-            for _ in stream.iter_lines():
-                came.set()
+    def read() -> None:
+        for _ in follow(watched, agent, cookie):
+            came.set()
         ended.set()
 
-    follower = threading.Thread(target=follow)
+    follower = threading.Thread(target=read)
     follower.start()
     assert came.wait(PATIENCE_SECONDS)
 
@@ -226,8 +235,12 @@ def test_agents_go_on_after_an_outage_of_the_database(
             send(agent, 1)
             agent.log_step(2)
         client = server.client("auditor")
+        cookie = sign_in(server)
+        stream = follow(server, agents[0], cookie)
+        next(stream)
         postgresql.stop()
         try:
+            assert "event: end" not in list(stream)  # it ends, and not as when the session has
             flushes = [agent.flush(2) for agent in agents]
             for agent, flush in zip(agents, flushes, strict=True):
                 for answer in (agent.send(flush), client.get("/sessions")):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from hand_built import HandBuiltAgent
 from live import LiveServer, make_home
 from live_witness import LiveWitness, make_witness
@@ -20,10 +21,11 @@ from typer.testing import CliRunner, Result
 
 from auditkit.cli.application import app
 from auditkit.evidence.errors import EvidenceError
+from auditor_server.app import create_app
 from auditor_server.backups import MARK_FILE
 from auditor_server.context import Auditor
 from auditor_server.errors import BackupError
-from auditor_server.home import BLOBS_FOLDER, DATABASE_FILE, TRUST_ROOT_FILE, Home
+from auditor_server.home import BLOBS_FOLDER, DATABASE_FILE, TRUST_ROOT_FILE
 from auditor_server.settings import ServerSettings
 from auditor_server.store_checks import RULES, Found, check
 from auditor_server.witness.home import FollowedLog
@@ -136,12 +138,8 @@ def test_a_backup_of_a_running_server_takes_its_place(audited: Audited, restored
     for path in restored.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0 or path.parent == restored, path
 
-    server = LiveServer(Home(restored))
-    server.start()
-    try:
-        assert server.client(None).get("/health").status_code == 200
-    finally:
-        server.stop()
+    with TestClient(create_app(ServerSettings(home=restored))) as client:
+        assert client.get("/v1/ready").json() == {"status": "ready"}
 
 
 def test_nothing_is_overwritten_and_half_a_backup_is_none(audited: Audited, tmp_path: Path) -> None:

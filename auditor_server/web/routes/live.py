@@ -14,6 +14,7 @@ from auditor_server.live_logs import LiveLogs
 from auditor_server.orders import find_order, read_order
 from auditor_server.stopping import Stopping
 from auditor_server.store import SessionRow
+from auditor_server.store.engine import NO_ANSWER
 from auditor_server.web.dependencies import AuditorServer, SignedInReader
 from auditor_server.web.rendering import fragment, page
 from auditor_server.web.sign_ins import look_up
@@ -47,7 +48,17 @@ def events(
 ) -> StreamingResponse:
     """Send the changing part of the live page whenever it has changed (server-sent events)."""
     session = auditor.session(session_id, principal)
-    return StreamingResponse(_stream(request, auditor, session), media_type="text/event-stream")
+    stream = _until_no_answer(_stream(request, auditor, session))
+    return StreamingResponse(stream, media_type="text/event-stream")
+
+
+async def _until_no_answer(stream: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Pass a stream on; it ends when the database is away, and the browser asks again later."""
+    try:
+        async for event in stream:
+            yield event
+    except NO_ANSWER:
+        return
 
 
 async def _stream(request: Request, auditor: Auditor, session: SessionRow) -> AsyncIterator[str]:

@@ -5,8 +5,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from auditor_server.errors import BlobDamagedError, BlobMissingError, BlobStoreUnavailableError
 
@@ -97,12 +98,12 @@ class BlobFolder:
     def write(self, source: BinaryIO) -> str:
         """See `BlobStore.write`."""
         source.seek(0)
-        with _usable(self._folder), incoming(self._folder) as file:
+        with _usable(self._folder), incoming(self._folder) as new:
             digest = hashlib.sha256()
             for chunk in chunks_of(source):
                 digest.update(chunk)
-                file.write(chunk)
-            publish(file, self.path(digest.hexdigest()))
+                new.file.write(chunk)
+            new.publish(self.path(digest.hexdigest()))
         return digest.hexdigest()
 
     def path(self, digest: str) -> Path:
@@ -134,10 +135,11 @@ class BlobFolder:
 
     def probe(self) -> None:
         """See `BlobStore.probe`."""
-        with _usable(self._folder), incoming(self._folder) as file:
-            file.write(b"\n")
-            file.flush()
-            Path(file.name).read_bytes()
+        with _usable(self._folder), incoming(self._folder) as new:
+            new.file.write(b"\n")
+            new.file.flush()
+            new.path.read_bytes()
+            new.path.unlink()
 
     @contextmanager
     def _open(self, digest: str) -> Iterator[BinaryIO]:
@@ -150,22 +152,32 @@ class BlobFolder:
                 yield file
 
 
+@dataclass(frozen=True)
+class Incoming:
+    """A file that has no name of its own yet."""
+
+    file: BinaryIO
+    path: Path
+
+    def publish(self, path: Path) -> None:
+        """Give it its name, with all its content, also after a power cut."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.path.rename(path)
+        sync_folder(path.parent)
+
+
 @contextmanager
-def incoming(folder: Path) -> Iterator[IO[bytes]]:
-    """Open a new file in a folder, which is gone at the end unless it was published."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=INCOMING_PREFIX, delete=False) as file:
-        try:
-            yield file
-        finally:
-            Path(file.name).unlink(missing_ok=True)
-
-
-def publish(file: IO[bytes], path: Path) -> None:
-    """Give an incoming file its name, with all its content, also after a power cut."""
-    file.flush()
-    os.fsync(file.fileno())
-    Path(file.name).rename(path)
-    sync_folder(path.parent)
+def incoming(folder: Path) -> Iterator[Incoming]:
+    """Open a new file in a folder, which is gone if what is done with it fails."""
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=INCOMING_PREFIX)
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield Incoming(file, path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def chunks_of(source: BinaryIO) -> Iterator[bytes]:

@@ -31,7 +31,6 @@ from auditor_server.store.blobs import (
     digest_of,
     incoming,
     missing,
-    publish,
 )
 
 SCHEME = "s3"
@@ -115,13 +114,13 @@ class BlobBucket:
         if self._has_copy(path):
             return
         try:
-            with incoming(self.folder) as file:
+            with incoming(self.folder) as new:
                 found = hashlib.sha256()
                 for chunk in self._chunks(digest):
                     found.update(chunk)
-                    file.write(chunk)
+                    new.file.write(chunk)
                 check_content(digest, found.hexdigest())
-                publish(file, path)
+                new.publish(path)
         except OSError as error:
             raise BlobStoreUnavailableError(
                 f"no copy of blob {digest} can be put in {self.folder}: {error.strerror}; see to "

@@ -122,8 +122,8 @@ def check(
     for row in sessions:
         on_session(row.id)
         log = SESSION_PREFIX + row.id
-        roots = _check_session(auditor, history, row, {c.size for c in claims[log]}, found)
-        _compare(claims.pop(log), roots, found)
+        seen = claims.pop(log, [])
+        _compare(seen, _check_session(auditor, history, row, {c.size for c in seen}, found), found)
     seen = claims.pop(REGISTRY_LOG, [])
     _compare(seen, _check_registry(auditor, history, {c.size for c in seen}, found), found)
     for unknown in claims.values():
@@ -171,7 +171,7 @@ def _check_session(
         if not log.follows(segment):
             break
         for line in segment.records.splitlines():
-            log.tree.extend([merkle.leaf_hash(line)])
+            log.tree.append(merkle.leaf_hash(line))
             if log.tree.size in sizes:
                 roots[log.tree.size] = log.tree.root()
         log.check_end(segment)
@@ -205,6 +205,9 @@ class _Log:
 
     def follows(self, segment: SegmentRow) -> bool:
         """Tell whether a segment begins where the last one has ended, and is whole."""
+        if not isinstance(segment.records, bytes):  # SQLite keeps what it is given, of any type
+            self._fault("log-complete", f"records from {segment.first} on are no bytes")
+            return False
         count = len(segment.records.splitlines())
         if segment.first == self.tree.size and segment.count == count:
             return True

@@ -63,9 +63,10 @@ def backup(
     ],
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Copy the home, with an SQLite database in it, while the server runs or not; check the copy.
+    """Copy the home, with an SQLite database in it, while the server runs or not.
 
-    PostgreSQL has to be copied before, with pg_dump; blobs in a bucket stay there.
+    PostgreSQL has to be copied before, with pg_dump; blobs in a bucket stay there. A copy that was
+    restored somewhere is one that is known to be good: `server restore` checks it.
 
         auditkit server backup /backup/2026-11-21 --home auditor-home
     """

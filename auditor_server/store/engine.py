@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def make_engine(database_url: str) -> Engine:
-    """Open the database.
+    """Open the database. No message of its errors shows values, which may be somebody's question.
 
     SQLite runs in WAL mode, synced to disk at every commit, and every writer locks it as a whole.
     On PostgreSQL a writer locks rows; each of its statements sees what was committed before it.
@@ -41,14 +41,18 @@ def make_engine(database_url: str) -> Engine:
     """
     url = read_url(database_url)
     if url.get_backend_name() == SQLITE:
-        engine = create_engine(url)
+        engine = create_engine(url, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     # A server that was restarted must not cost anybody an answer.
     limits = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
     return create_engine(
-        url, isolation_level="READ COMMITTED", pool_pre_ping=True, connect_args=limits
+        url,
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,
+        connect_args=limits,
+        hide_parameters=True,
     )
 
 

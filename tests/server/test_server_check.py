@@ -208,6 +208,12 @@ def test_a_record_that_was_replaced(audited: Audited, restored: Path) -> None:
         session,
     )
     assert "records-as-signed" in broken(restored)
+    change(
+        restored,
+        "UPDATE segments SET records = CAST(records AS TEXT) WHERE session_id = ?",
+        session,
+    )
+    assert "log-complete" in broken(restored)
 
 
 @pytest.mark.parametrize(

@@ -249,8 +249,11 @@ def test_agents_go_on_after_an_outage_of_the_database(
                     assert str(postgresql.folder) not in answer.text
             assert is_problem(client.get("/ready"), 503, "NotReadyError")
             assert client.get("/health").status_code == 200
-            page = requests.get(server.url, headers={"Accept": "text/html"}, timeout=30)
-            assert page.status_code in {200, 503}
+            browser = {"Accept": "text/html", "Cookie": f"{COOKIE}={cookie}"}
+            page = requests.get(server.url, headers=browser, timeout=30)
+            assert (page.status_code, page.headers["Content-Type"][:9]) == (503, "text/html")
+            assert "DatabaseUnavailableError" in page.text or "does not answer" in page.text
+            assert int(page.headers["Retry-After"]) > 0
         finally:
             postgresql.start()
         for agent, flush in zip(agents, flushes, strict=True):

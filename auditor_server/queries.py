@@ -26,7 +26,7 @@ from auditor_server.errors import OpeningSessionError
 from auditor_server.loaded_models import LoadedModel, ModelCache
 from auditor_server.orders import find_order, read_order
 from auditor_server.store import SessionRow, VerdictRow
-from auditor_server.submissions import find_submission
+from auditor_server.submissions import find_model
 from auditor_server.verification import verify_submission
 from schemas import AssuranceLevel, MembershipVerdict, SampleOpening, SessionRequest
 from schemas.verdict import EvidenceKind
@@ -85,6 +85,7 @@ def query(
 
     Raises:
         SessionNotSubmittedError: there is no model yet.
+        WeightsDroppedError: there is none any more.
         CustomModelError: the server can't run this model.
         CalibrationTooSmallError: C is too small for the rate of an image that is not opened.
         UndecodableImageError, ImageSizeError: an image that the model can't take.
@@ -93,7 +94,7 @@ def query(
         OpeningSessionError, OpeningError: an opening is of another session, or does not hold.
 
     """
-    submission = find_submission(auditor, session)
+    submission = find_model(auditor, session)
     order = read_order(find_order(auditor, session.order_id))
     rate = order.false_positive_rate if false_positive_rate is None else false_positive_rate
     loaded = models.get(submission)
@@ -141,6 +142,8 @@ def query(
             for verdict, envelope in zip(verdicts, envelopes, strict=True)
         ]
     )
+    for verdict in verdicts:
+        auditor.metrics.verdicts.labels(verdict.outcome).inc()
     adjusted = control_false_discoveries([basis.p_value for basis in bases])
     return QueryAnswer(envelopes, tuple(float(value) for value in adjusted))
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import requests
 from hand_built import (
@@ -26,7 +26,7 @@ from auditkit.evidence import dsse, statements
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditor_server.home import Home, create_home
-from auditor_server.settings import DATABASE_URL_VARIABLE, ServerSettings
+from auditor_server.settings import BLOBS_VARIABLE, DATABASE_URL_VARIABLE, ServerSettings
 from auditor_server.store import Store
 from auditor_server.tokens import TokenRole
 from schemas import SessionGrant
@@ -53,22 +53,29 @@ class LiveServer:
     module: tuple[str, ...] = ("-m", "auditor_server")
     database_url: str | None = None
     workers: int = 1
+    blobs: str | None = None
+    flags: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] = field(init=False)
     url: str = field(init=False)
+    ready: dict[str, Any] = field(init=False)
 
-    def start(self) -> None:
+    def start(self, stderr: IO[bytes] | None = None) -> None:
         where = ["--home", str(self.home.path), "--port", "0"]
         several = ["--workers", str(self.workers)] if self.workers > 1 else []
         named = {DATABASE_URL_VARIABLE: self.database_url} if self.database_url else {}
+        if self.blobs:
+            named[BLOBS_VARIABLE] = self.blobs
         self.process = subprocess.Popen(
-            [sys.executable, *self.module, *where, *several],
-            env={**os.environ, **named},
+            [sys.executable, *self.module, *where, *several, *self.flags],
+            env={**os.environ, **self.environment, **named},
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         assert self.process.stdout is not None
-        ready = json.loads(self.process.stdout.readline())
-        self.url = f"http://{ready['host']}:{ready['port']}"
+        self.ready = json.loads(self.process.stdout.readline())
+        self.url = f"http://{self.ready['host']}:{self.ready['port']}"
 
     def stop(self) -> None:
         self.process.terminate()
@@ -88,7 +95,9 @@ class LiveServer:
     def settings(self) -> ServerSettings:
         url = self.database_url
         return ServerSettings(
-            home=self.home.path, database_url=None if url is None else SecretStr(url)
+            home=self.home.path,
+            database_url=None if url is None else SecretStr(url),
+            blobs_url=self.blobs,
         )
 
     def open_store(self) -> Store:

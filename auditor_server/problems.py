@@ -14,7 +14,12 @@ from auditkit.data.errors import DataError
 from auditkit.evidence.errors import EvidenceError, TrustRootError
 from auditkit.mint.errors import MintError
 from auditkit.reports.errors import ReportError
-from auditor_server.errors import RateLimitError, ServerError, UnstorableValueError
+from auditor_server.errors import (
+    InvalidParameterError,
+    RateLimitError,
+    ServerError,
+    UnstorableValueError,
+)
 from schemas.wire import Problem
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -38,19 +43,25 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected_error)
 
 
-def _status(error: Exception) -> HTTPStatus:
-    if isinstance(error, ServerError):
+def status_of(error: type[Exception]) -> HTTPStatus:
+    """Return the status of the answer that a kind of error becomes."""
+    if issubclass(error, ServerError):
         return error.status
-    if isinstance(error, TrustRootError):
+    if issubclass(error, TrustRootError):
         return HTTPStatus.SERVICE_UNAVAILABLE  # the auditor's own trust root has to be renewed
     return HTTPStatus.UNPROCESSABLE_ENTITY
 
 
+def title_of(error: type[Exception]) -> str:
+    """Return in one line what a kind of error says."""
+    return (error.__doc__ or error.__name__).strip().splitlines()[0]
+
+
 def _known_error(_request: Request, error: Exception) -> JSONResponse:
-    name = type(error).__name__
-    title = (type(error).__doc__ or name).strip().splitlines()[0]
-    status = _status(error)
-    return _answer(status, TYPE_PREFIX + name, title, str(error), _headers(error, status))
+    kind = type(error)
+    status = status_of(kind)
+    problem_type = TYPE_PREFIX + kind.__name__
+    return _answer(status, problem_type, title_of(kind), str(error), _headers(error, status))
 
 
 def _headers(error: Exception, status: HTTPStatus) -> dict[str, str]:
@@ -84,9 +95,7 @@ def _invalid_parameters(request: Request, error: Exception) -> JSONResponse:
         f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
         for problem in error.errors()
     )
-    title = "A parameter of the request is missing or invalid."
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-    return _answer(status, TYPE_PREFIX + "InvalidParameterError", title, problems)
+    return _known_error(request, InvalidParameterError(problems))
 
 
 def _unexpected_error(request: Request, error: Exception) -> JSONResponse:

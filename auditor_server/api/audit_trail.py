@@ -6,12 +6,13 @@ from fastapi import APIRouter, Query
 
 from auditor_server.access import trail
 from auditor_server.api.dependencies import AuditorServer, TrailReader
-from schemas.base import Count
+from schemas.base import Count, Name
 from schemas.wire import TrailPage
 
 router = APIRouter(prefix="/audit-trail", tags=["access"])
 
 Before = Annotated[Count | None, Query(description="number that all entries are below")]
+About = Annotated[Name | None, Query(description="only what concerns this session")]
 Limit = Annotated[int, Query(ge=1, le=trail.MOST_ENTRIES_PER_PAGE)]
 
 
@@ -20,7 +21,7 @@ def audit_trail(
     principal: TrailReader,
     auditor: AuditorServer,
     before: Before = None,
-    session_id: str | None = None,
+    session_id: About = None,
     limit: Limit = trail.MOST_ENTRIES_PER_PAGE,
 ) -> TrailPage:
     """Return a page of the trail, newest first; the first one is itself an entry."""

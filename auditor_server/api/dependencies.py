@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request, Security
+from fastapi.security.http import HTTPBase
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -21,8 +22,17 @@ from auditor_server.errors import (
 from auditor_server.settings import MEBIBYTE, ServerSettings
 from auditor_server.tokens import Principal, TokenRole
 from auditor_server.witnesses import Witnesses
+from schemas.base import Name
 
 Limit = Callable[[ServerSettings], int]
+SessionId = Annotated[Name, Path(description="a session, as its grant names it")]
+BEARER = HTTPBase(
+    scheme="bearer",
+    scheme_name="bearer",
+    description="A token from the auditor (`auditkit access token create`). Its role says what it "
+    "may do, its organisation whose sessions it sees.",
+    auto_error=False,
+)
 # Boundaries, part headers and file names around the files themselves.
 MULTIPART_OVERHEAD_BYTES = MEBIBYTE
 
@@ -41,7 +51,10 @@ def _witnesses(request: Request) -> Witnesses:
 AskedWitnesses = Annotated[Witnesses, Depends(_witnesses)]
 
 
-def _authenticated(request: Request, auditor: AuditorServer) -> Principal:
+def _authenticated(
+    request: Request, auditor: AuditorServer, declared: Annotated[object, Security(BEARER)]
+) -> Principal:
+    del declared  # for the API's description; what is wrong with a token is told by its errors
     authorization = request.headers.get("Authorization")
     principal = tokens.authenticate(auditor.store, authorization, auditor.now())
     request.app.state.call_rates.take(principal.name)

@@ -1,25 +1,41 @@
 """What anyone may read: that the server is there, and which keys speak for the auditor."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
 
+from fastapi import APIRouter, Path, Response
+
+from auditor_server.api.answers import JSON, document, refusals
 from auditor_server.api.dependencies import AuditorServer
+from auditor_server.errors import TrustRootNotFoundError
+from schemas.base import Count
+from schemas.wire import Health, SignedDocument
 
 router = APIRouter(tags=["public"])
 
+Version = Annotated[Count, Path(ge=1, description="of the trust root, from 1")]
+
 
 @router.get("/health")
-def health() -> dict[str, str]:
+def health() -> Health:
     """Say that the server answers."""
-    return {"status": "ok"}
+    return Health()
 
 
-@router.get("/trust-root", response_class=Response)
+@router.get(
+    "/trust-root",
+    response_class=Response,
+    responses=document(SignedDocument, "a signed TrustRoot"),
+)
 def trust_root(auditor: AuditorServer) -> Response:
     """Return the newest version of the trust root, signed (DSSE)."""
-    return Response(auditor.home.trust_root_bytes, media_type="application/json")
+    return Response(auditor.home.trust_root_bytes, media_type=JSON)
 
 
-@router.get("/trust-root/{version}", response_class=Response)
-def trust_root_version(auditor: AuditorServer, version: int) -> Response:
+@router.get(
+    "/trust-root/{version}",
+    response_class=Response,
+    responses=document(SignedDocument, "a signed TrustRoot") | refusals(TrustRootNotFoundError),
+)
+def trust_root_version(auditor: AuditorServer, version: Version) -> Response:
     """Return one version of the trust root, signed (DSSE)."""
-    return Response(auditor.home.trust_root_version(version), media_type="application/json")
+    return Response(auditor.home.trust_root_version(version), media_type=JSON)

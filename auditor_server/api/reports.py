@@ -14,18 +14,21 @@ from auditkit.reports.html import render_html
 from auditor_server import verification
 from auditor_server.access import trail
 from auditor_server.access.principals import Principal
-from auditor_server.api.dependencies import Anyone, AskedWitnesses, AuditorServer, Reader
+from auditor_server.api.answers import octets
+from auditor_server.api.dependencies import Anyone, AskedWitnesses, AuditorServer, Reader, SessionId
 from auditor_server.held_submissions import is_held
 from auditor_server.store import SessionRow
 from auditor_server.store.blobs import CHUNK_BYTES
 from schemas import VerificationReport
+
+ZIP = "application/zip"
 
 router = APIRouter(prefix="/sessions/{session_id}", tags=["reports"])
 
 
 @router.get("/verification")
 def session_verification(
-    principal: Anyone, auditor: AuditorServer, session_id: str
+    principal: Anyone, auditor: AuditorServer, session_id: SessionId
 ) -> VerificationReport:
     """Verify a session from what the server has stored."""
     session = auditor.session(session_id, principal)
@@ -33,9 +36,13 @@ def session_verification(
     return verification.verify(auditor, session, verification.assemble(auditor, session))
 
 
-@router.get("/bundle", response_class=StreamingResponse)
+@router.get(
+    "/bundle",
+    response_class=StreamingResponse,
+    responses=octets("a ZIP file, as the protocol's section on bundles says", ZIP),
+)
 def session_bundle(
-    principal: Reader, auditor: AuditorServer, witnesses: AskedWitnesses, session_id: str
+    principal: Reader, auditor: AuditorServer, witnesses: AskedWitnesses, session_id: SessionId
 ) -> StreamingResponse:
     """Return the evidence bundle, to be verified without this server."""
     session = auditor.session(session_id, principal)
@@ -53,7 +60,7 @@ def session_bundle(
     file.seek(0)
     return StreamingResponse(
         _chunks(file),
-        media_type="application/zip",
+        media_type=ZIP,
         headers={
             "Content-Length": str(size),
             "Content-Disposition": f'attachment; filename="{session.id}.zip"',
@@ -61,8 +68,10 @@ def session_bundle(
     )
 
 
-@router.get("/report")
-def session_report(principal: Reader, auditor: AuditorServer, session_id: str) -> HTMLResponse:
+@router.get("/report", response_class=HTMLResponse)
+def session_report(
+    principal: Reader, auditor: AuditorServer, session_id: SessionId
+) -> HTMLResponse:
     """Return the report as one HTML page."""
     session = auditor.session(session_id, principal)
     trail.record(auditor, principal, "report", session.id)

@@ -5,8 +5,10 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
+from described import check_answer, operation_of
 
 from auditkit.evidence import canonical, dsse, merkle, notes, statements
 from auditkit.evidence.keys import SigningKey
@@ -63,7 +65,7 @@ CONFIG = TrainingConfig(
 
 @dataclass(frozen=True)
 class Client:
-    """Requests with one token."""
+    """Requests with one token. Every answer must be as the API's description says."""
 
     url: str
     token: str | None = None
@@ -79,9 +81,13 @@ class Client:
 
     def send(self, method: str, path: str, **options: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return requests.request(
+        response = requests.request(
             method, f"{self.url}/v1{path}", headers=headers, timeout=60, **options
         )
+        operation = operation_of(method, urlsplit(str(response.request.url)).path)
+        if operation is not None:
+            check_answer(operation, response.status_code, response.headers, response.content)
+        return response
 
 
 def is_problem(response: requests.Response, status: int, error: str) -> bool:

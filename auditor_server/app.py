@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from auditor_server import problems
 from auditor_server.access import accounts, trail
 from auditor_server.access.rate_limits import Rate, RateLimiter
 from auditor_server.access.sign_in import FAILURES_COUNT_FOR
 from auditor_server.api import description
+from auditor_server.api.dependencies import known_parameters
 from auditor_server.api.routes import API_PREFIX, ROUTERS
 from auditor_server.context import Auditor
 from auditor_server.loaded_models import ModelCache
@@ -88,6 +89,6 @@ def _app(auditor: Auditor) -> FastAPI:
     app.state.query_rates = RateLimiter(Rate(settings.queries_burst, settings.queries_per_second))
     problems.install(app)
     for router in (*ROUTERS, description.router):
-        app.include_router(router, prefix=API_PREFIX)
+        app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(known_parameters)])
     pages.install(app, auditor)
     return app

@@ -7,8 +7,10 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import DataError as UnstorableError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from auditkit.data.errors import DataError
 from auditkit.evidence.errors import EvidenceError, TrustRootError
@@ -85,7 +87,22 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
         return _unexpected_error(request, error)
     status = HTTPStatus(error.status_code)
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return _answer(status, UNTYPED, status.phrase, detail, error.headers)
+    headers = error.headers
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_allowed(request))}
+    return _answer(status, UNTYPED, status.phrase, detail, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return what may be done at this address (RFC 9110, section 10.2.1), by all of its routes."""
+    return sorted(
+        {
+            method
+            for route in iter_route_contexts(request.app.routes)
+            if route.path is not None and compile_path(route.path)[0].match(request.url.path)
+            for method in route.methods or ()
+        }
+    )
 
 
 def _invalid_parameters(request: Request, error: Exception) -> JSONResponse:

@@ -15,6 +15,7 @@ from auditor_server.context import Auditor
 from auditor_server.errors import (
     BodyTooLargeError,
     InvalidDocumentError,
+    InvalidParameterError,
     MissingPartError,
     NotAllowedError,
     OutOfScopeError,
@@ -35,6 +36,7 @@ BEARER = HTTPBase(
 )
 # Boundaries, part headers and file names around the files themselves.
 MULTIPART_OVERHEAD_BYTES = MEBIBYTE
+MOST_SHOWN_CHARACTERS = 200
 
 
 def _auditor(request: Request) -> Auditor:
@@ -42,6 +44,22 @@ def _auditor(request: Request) -> Auditor:
 
 
 AuditorServer = Annotated[Auditor, Depends(_auditor)]
+
+
+def known_parameters(request: Request) -> None:
+    """Refuse a parameter that a route does not have: it may be a misspelled one that matters.
+
+    Raises:
+        InvalidParameterError: there is one.
+
+    """
+    known = sorted(field.alias for field in request.scope["route"].dependant.query_params)
+    unknown = sorted(set(request.query_params) - set(known))
+    if unknown:
+        raise InvalidParameterError(
+            f"expected no other parameters than {', '.join(known) or 'none'}, found "
+            f"{', '.join(map(repr, unknown))[:MOST_SHOWN_CHARACTERS]}"
+        )
 
 
 def _witnesses(request: Request) -> Witnesses:

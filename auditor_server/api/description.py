@@ -142,12 +142,11 @@ def _complete(operation: dict[str, Any]) -> None:
 
 def _implied(operation: dict[str, Any]) -> Iterator[type[Exception]]:
     """Yield the errors of every route that is like this one."""
+    yield InvalidParameterError
     parameters = {parameter["name"]: parameter for parameter in operation.get("parameters", ())}
     if "security" in operation:
         yield from (NotAuthenticatedError, TokenExpiredError, TokenRevokedError)
         yield from (NotAllowedError, OutOfScopeError, RateLimitError)
-    if parameters:
-        yield InvalidParameterError
     if "session_id" in parameters and parameters["session_id"]["in"] == "path":
         yield SessionNotFoundError
     if "requestBody" in operation:

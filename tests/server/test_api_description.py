@@ -97,3 +97,15 @@ def test_what_is_no_route_is_a_problem_as_well(story_server: StoryServer) -> Non
     assert wrong.headers["Allow"] == "GET"
     assert missing.headers["content-type"] == wrong.headers["content-type"] == PROBLEM_MEDIA_TYPE
     assert is_problem(client.get("/registry/entries/first"), 422, "InvalidParameterError")
+
+
+def test_an_address_tells_all_that_may_be_done_there(story_server: StoryServer) -> None:
+    """Also where several routes share it (RFC 9110, section 15.5.6)."""
+    refused = story_server.client("auditor").send("PATCH", "/sessions")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, POST")
+
+
+def test_a_misspelled_parameter_is_not_passed_over(story_server: StoryServer) -> None:
+    answer = story_server.client("auditor").get("/audit-trail?sesion_id=20261121-0123456789ab")
+    assert is_problem(answer, 422, "InvalidParameterError")
+    assert "session_id, found 'sesion_id'" in answer.json()["detail"]

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from auditor_server.api.answers import JSON, document, refusals
+from auditor_server.api.caching import FOR_EVER, PUBLIC, IfNoneMatch, answer, tagged
 from auditor_server.api.dependencies import AuditorServer
 from auditor_server.errors import TrustRootNotFoundError
 from schemas.base import Count
@@ -24,18 +25,21 @@ def health() -> Health:
 @router.get(
     "/trust-root",
     response_class=Response,
-    responses=document(SignedDocument, "a signed TrustRoot"),
+    responses=tagged(document(SignedDocument, "a signed TrustRoot")),
 )
-def trust_root(auditor: AuditorServer) -> Response:
+def trust_root(auditor: AuditorServer, known: IfNoneMatch = None) -> Response:
     """Return the newest version of the trust root, signed (DSSE)."""
-    return Response(auditor.home.trust_root_bytes, media_type=JSON)
+    return answer(auditor.home.trust_root_bytes, JSON, known, PUBLIC)
 
 
 @router.get(
     "/trust-root/{version}",
     response_class=Response,
-    responses=document(SignedDocument, "a signed TrustRoot") | refusals(TrustRootNotFoundError),
+    responses=tagged(document(SignedDocument, "a signed TrustRoot"))
+    | refusals(TrustRootNotFoundError),
 )
-def trust_root_version(auditor: AuditorServer, version: Version) -> Response:
+def trust_root_version(
+    auditor: AuditorServer, version: Version, known: IfNoneMatch = None
+) -> Response:
     """Return one version of the trust root, signed (DSSE)."""
-    return Response(auditor.home.trust_root_version(version), media_type=JSON)
+    return answer(auditor.home.trust_root_version(version), JSON, known, FOR_EVER)

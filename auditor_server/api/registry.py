@@ -5,11 +5,13 @@ Anyone may follow it without a token: the more who do, the fewer a second view c
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from auditor_server import registry
 from auditor_server.api.answers import JSON, document, octets, refusals
+from auditor_server.api.caching import FOR_EVER, IfNoneMatch, answer, tagged
 from auditor_server.api.dependencies import AuditorServer
+from auditor_server.api.paging import PAGED, link_next
 from auditor_server.errors import (
     RegistryEntryNotFoundError,
     RegistryKeyMissingError,
@@ -21,6 +23,10 @@ from schemas.base import Count, Sha256
 router = APIRouter(prefix="/registry", tags=["registry"])
 
 CHECKPOINT = "text/plain; charset=utf-8"
+EntryLimit = Annotated[
+    int,
+    Query(ge=1, le=registry.MOST_ENTRIES_PER_PAGE, description="leaves on a page, at most"),
+]
 Size = Annotated[Count | None, Query()]
 
 
@@ -34,20 +40,32 @@ def checkpoint(auditor: AuditorServer) -> Response:
     return Response(registry.head(auditor), media_type=CHECKPOINT)
 
 
-@router.get("/entries", responses=refusals(RegistryRangeError))
-def entries(auditor: AuditorServer, start: Count = 0, end: Size = None) -> RegistryEntries:
+@router.get("/entries", responses=PAGED | refusals(RegistryRangeError))
+def entries(
+    *,
+    auditor: AuditorServer,
+    request: Request,
+    response: Response,
+    start: Count = 0,
+    end: Size = None,
+    limit: EntryLimit = registry.MOST_ENTRIES_PER_PAGE,
+) -> RegistryEntries:
     """Return raw leaves from `start` up to, not including, `end`, at most a page of them."""
-    return registry.entries(auditor, start, end)
+    page = registry.entries(auditor, start, end, limit)
+    following = start + len(page.leaves)
+    if following < min(page.size, page.size if end is None else end):
+        link_next(request, response, start=following)
+    return page
 
 
 @router.get(
     "/entries/{index}",
     response_class=Response,
-    responses=document(RegistryEntry, "one leaf") | refusals(RegistryEntryNotFoundError),
+    responses=tagged(document(RegistryEntry, "one leaf")) | refusals(RegistryEntryNotFoundError),
 )
-def entry(auditor: AuditorServer, index: Count) -> Response:
+def entry(auditor: AuditorServer, index: Count, known: IfNoneMatch = None) -> Response:
     """Return the exact bytes of one leaf."""
-    return Response(registry.leaf(auditor, index), media_type=JSON)
+    return answer(registry.leaf(auditor, index), JSON, known, FOR_EVER)
 
 
 @router.get("/proof/inclusion", responses=refusals(RegistryEntryNotFoundError, RegistryRangeError))

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from auditkit.evidence.errors import EvidenceError
 from auditor_server import replays
@@ -15,6 +15,7 @@ from auditor_server.api.dependencies import (
     SessionId,
     body_up_to,
 )
+from auditor_server.api.paging import ITEMS_PER_PAGE, PAGED, ItemLimit, link_next
 from auditor_server.documents import parse
 from auditor_server.errors import (
     DrawAnsweredError,
@@ -24,10 +25,12 @@ from auditor_server.errors import (
     TooManyDrawsError,
 )
 from schemas import DrawRequest, ReplayResult
+from schemas.base import Count
 from schemas.wire import DrawnReplay, DrawPage, SignedDocument
 
 router = APIRouter(prefix="/sessions/{session_id}", tags=["replays"])
 
+After = Annotated[Count, Query(description="number of a draw; only later ones are listed")]
 ReplayBody = Annotated[bytes, Depends(body_up_to(lambda settings: settings.most_replay_bytes))]
 
 
@@ -48,17 +51,29 @@ def draw_segments(
     return Response(envelope, HTTPStatus.CREATED, media_type=JSON)
 
 
-@router.get("/draws")
-def list_draws(principal: Reader, auditor: AuditorServer, session_id: SessionId) -> DrawPage:
-    """Return every signed draw (DSSE) in its order, each with its signed result, if it has one."""
+@router.get("/draws", responses=PAGED)
+def list_draws(
+    *,
+    principal: Reader,
+    auditor: AuditorServer,
+    session_id: SessionId,
+    request: Request,
+    response: Response,
+    after: After = 0,
+    limit: ItemLimit = ITEMS_PER_PAGE,
+) -> DrawPage:
+    """Return the signed draws (DSSE) in their order, each with its signed result, if it has one."""
     session = auditor.session(session_id, principal)
+    found = auditor.store.replay_page(session.id, after, limit)
+    if len(found) == limit:
+        link_next(request, response, after=found[-1].number)
     return DrawPage(
         draws=tuple(
             DrawnReplay(
                 draw=SignedDocument.from_bytes(row.draw),
                 result=None if row.result is None else SignedDocument.from_bytes(row.result),
             )
-            for row in auditor.store.replays(session.id)
+            for row in found
         )
     )
 

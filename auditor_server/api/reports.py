@@ -1,11 +1,12 @@
 """What the evidence says: verification, bundle and report of a session."""
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 
 from auditkit.evidence.bundle import Bundle, write_bundle_to
@@ -15,6 +16,14 @@ from auditor_server import verification
 from auditor_server.access import trail
 from auditor_server.access.principals import Principal
 from auditor_server.api.answers import octets
+from auditor_server.api.caching import (
+    PRIVATE,
+    IfNoneMatch,
+    headers_of,
+    is_known,
+    tagged,
+    unchanged,
+)
 from auditor_server.api.dependencies import Anyone, AskedWitnesses, AuditorServer, Reader, SessionId
 from auditor_server.held_submissions import is_held
 from auditor_server.store import SessionRow
@@ -39,11 +48,15 @@ def session_verification(
 @router.get(
     "/bundle",
     response_class=StreamingResponse,
-    responses=octets("a ZIP file, as the protocol's section on bundles says", ZIP),
+    responses=tagged(octets("a ZIP file, as the protocol's section on bundles says", ZIP)),
 )
 def session_bundle(
-    principal: Reader, auditor: AuditorServer, witnesses: AskedWitnesses, session_id: SessionId
-) -> StreamingResponse:
+    principal: Reader,
+    auditor: AuditorServer,
+    witnesses: AskedWitnesses,
+    session_id: SessionId,
+    known: IfNoneMatch = None,
+) -> Response:
     """Return the evidence bundle, to be verified without this server."""
     session = auditor.session(session_id, principal)
     trail.record(auditor, principal, "bundle", session.id)
@@ -58,10 +71,16 @@ def session_bundle(
         raise
     size = file.tell()
     file.seek(0)
+    headers = headers_of(hashlib.file_digest(file, "sha256").hexdigest(), PRIVATE)
+    if is_known(headers["ETag"], known):
+        file.close()
+        return unchanged(headers)
+    file.seek(0)
     return StreamingResponse(
         _chunks(file),
         media_type=ZIP,
-        headers={
+        headers=headers
+        | {
             "Content-Length": str(size),
             "Content-Disposition": f'attachment; filename="{session.id}.zip"',
         },

@@ -3,12 +3,21 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from auditkit.evidence.errors import EvidenceError
 from auditor_server import sessions
 from auditor_server.api.answers import JSON, document, json_body, refusals
 from auditor_server.api.dependencies import Anyone, AuditorServer, Opener, SessionId, body_up_to
+from auditor_server.api.paging import (
+    ITEMS_PER_PAGE,
+    PAGED,
+    Cursor,
+    ItemLimit,
+    from_cursor,
+    link_next,
+    to_cursor,
+)
 from auditor_server.documents import parse
 from auditor_server.errors import (
     InvalidDocumentError,
@@ -17,6 +26,7 @@ from auditor_server.errors import (
     OrderNotFoundError,
     SessionKeyReusedError,
 )
+from auditor_server.store import Place
 from schemas.wire import SessionOpening, SessionStatus, SignedDocument
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
@@ -45,10 +55,21 @@ def open_session(principal: Opener, auditor: AuditorServer, body: SessionBody) -
     return Response(grant, HTTPStatus.CREATED, media_type=JSON)
 
 
-@router.get("")
-def list_sessions(principal: Anyone, auditor: AuditorServer) -> list[SessionStatus]:
-    """List the sessions that the caller may see."""
-    return [sessions.status(auditor, session) for session in auditor.sessions(principal)]
+@router.get("", responses=PAGED)
+def list_sessions(
+    *,
+    principal: Anyone,
+    auditor: AuditorServer,
+    request: Request,
+    response: Response,
+    cursor: Cursor = None,
+    limit: ItemLimit = ITEMS_PER_PAGE,
+) -> list[SessionStatus]:
+    """List the sessions that the caller may see, oldest first."""
+    found = auditor.sessions(principal, from_cursor(cursor), limit)
+    if len(found) == limit:
+        link_next(request, response, cursor=to_cursor(Place(found[-1].opened_at, found[-1].id)))
+    return [sessions.status(auditor, session) for session in found]
 
 
 @router.get("/{session_id}")

@@ -25,7 +25,11 @@ PAGE = COMMON | {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-API = COMMON | {"Content-Security-Policy": "frame-ancestors 'none'"}
+# What the API answers is kept by nobody, unless the answer says so itself.
+API = COMMON | {
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
 
 
 def headers_of(path: str) -> Mapping[str, str]:

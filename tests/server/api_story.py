@@ -127,7 +127,9 @@ def tell(server: StoryServer) -> None:
         "/registry/proof/consistency?old=1&new=5",
     ):
         server.client(None).get(path)
-    for path in ("/orders", f"/orders/{ORDER}", "/sessions", "/audit-trail"):
+    auditor.get(f"/orders/{ORDER}")
+    auditor.get("/audit-trail?limit=2")
+    for path in ("/orders?limit=1", "/sessions?limit=1"):
         auditor.get(path)
     refuse(server, agent)
     server.told = copy.deepcopy(server.exchanges)

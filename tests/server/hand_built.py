@@ -81,6 +81,7 @@ class Client:
 
     def send(self, method: str, path: str, **options: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        headers |= options.pop("headers", {})
         response = requests.request(
             method, f"{self.url}/v1{path}", headers=headers, timeout=60, **options
         )

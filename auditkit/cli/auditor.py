@@ -236,9 +236,8 @@ def order_show(
     with connect(server, token_file) as client:
         envelope = client.order(order)
     if output is not None:
-        _write(output, envelope)
-    payload = dsse.Envelope.from_bytes(envelope).payload
-    print_json(statements.parse(payload, statements.ORDER_PREDICATE, AuditOrder).as_json())
+        _write(output, envelope.to_bytes())
+    print_json(statements.parse(envelope.payload, statements.ORDER_PREDICATE, AuditOrder).as_json())
 
 
 @order_app.command("list")
@@ -249,19 +248,19 @@ def order_list(
 ) -> None:
     """List the orders on the server."""
     with connect(server, token_file) as client:
-        orders = client.orders()
+        orders = list(client.orders())
     if as_json:
-        print_json(orders)
+        print_json([order.as_json() for order in orders])
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("order", "developer", "in force until", "purpose"):
         table.add_column(heading)
     for order in orders:
         table.add_row(
-            quoted(order["order_id"]),
-            quoted(order["developer"]),
-            quoted(order["expires_at"])[:10],
-            quoted(order["purpose"]),
+            quoted(order.order_id),
+            quoted(order.developer),
+            f"{order.expires_at:%Y-%m-%d}",
+            quoted(order.purpose),
         )
     console.print(table if orders else "no orders yet")
 

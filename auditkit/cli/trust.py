@@ -443,17 +443,17 @@ def _signers(
 
 
 def _fetch(server: str, known: int) -> list[bytes]:
-    from developer_agent.client import ServerClient
+    from auditkit.client import AuditorClient
 
-    with ServerClient(server, None) as client:
-        newest = client.trust_root()
+    with AuditorClient(server) as client:
+        newest = client.trust_root().to_bytes()
         number = trust_roots.read_trust_root(newest)[1].version
         if number - known > MOST_NEW_VERSIONS:
             raise UsageError(
                 f"the server's trust root has version {number}, yours {known}; more than "
                 f"{MOST_NEW_VERSIONS} at once are not fetched, ask the auditor for a newer one"
             )
-        between = [client.trust_root(version) for version in range(known + 1, number)]
+        between = [client.trust_root(version).to_bytes() for version in range(known + 1, number)]
     return [*between, newest]
 
 

@@ -1,6 +1,6 @@
 """`init`, `serve` and `order`: what an auditor does before anyone trains."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +34,18 @@ HomeOption = Annotated[
     typer.Option("--home", envvar="AUDITKIT_HOME", help="The auditor's folder: keys, database."),
 ]
 
+# Five years, as the trust root's own lifetime.
+DEFAULT_FIRST_TOKENS_DAYS = 1825.0
+MOST_TOKEN_DAYS = 3650.0
+TokenDaysOption = Annotated[
+    float,
+    typer.Option(
+        "--token-days",
+        min=0.01,
+        max=MOST_TOKEN_DAYS,
+        help="Days until the first tokens end. `auditkit access token create` makes others.",
+    ),
+]
 DatabaseOption = Annotated[
     str | None,
     typer.Option(
@@ -63,6 +75,7 @@ def init(
         bool, typer.Option("--passphrase", help="Ask for a passphrase for the root key's file.")
     ] = False,
     passphrase_file: PassphraseFileOption = None,
+    token_days: TokenDaysOption = DEFAULT_FIRST_TOKENS_DAYS,
     database_url: DatabaseOption = None,
 ) -> None:
     """Set up an auditor: keys, trust root, database, and one access token per role.
@@ -77,16 +90,18 @@ def init(
     secret = given_passphrase(passphrase_file)
     if secret is None and passphrase:
         secret = ask_new_passphrase("the root key")
+    now, lifetime = datetime.now(UTC), timedelta(days=token_days)
     created = create_home(
         home,
         auditor,
         origin,
-        datetime.now(UTC),
+        now,
         root_passphrase=secret,
+        tokens_lifetime=lifetime,
         database_url=database_secret(database_url),
     )
     write_tokens(created)
-    report_home(created)
+    report_home(created, now + lifetime)
 
 
 def database_secret(database_url: str | None) -> SecretStr | None:
@@ -104,13 +119,14 @@ def write_tokens(created: "Home") -> None:
         write_private(folder / f"{role}.token", token.encode() + b"\n")
 
 
-def report_home(created: "Home") -> None:
+def report_home(created: "Home", tokens_end: datetime) -> None:
     """Say what a new home holds, and what to do next."""
     home, shown = created.path, quoted(created.path)
     console.print(f"made the auditor's home [bold]{shown}[/bold]")
     console.print(f"  {shown}/keys/            private keys; back them up, show them to nobody")
     console.print(f"  {shown}/trust-root.json  hand this to developers and to anyone who verifies")
-    console.print(f"  {shown}/tokens/          one access token per role, to hand out")
+    console.print(f"  {shown}/tokens/          one access token per role, to hand out;")
+    console.print(f"  {' ' * len(shown)}          they end on {tokens_end:%Y-%m-%d}")
     console.print("\nnext: write an order (see examples/orders/) and run")
     console.print(f"  auditkit order create ORDER.toml --home {home}", markup=False)
     console.print(f"  auditkit serve --home {home}", markup=False)

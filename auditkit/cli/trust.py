@@ -9,9 +9,11 @@ import typer
 from rich.table import Table
 
 from auditkit.cli.auditor import (
+    DEFAULT_FIRST_TOKENS_DAYS,
     DEFAULT_HOME,
     DatabaseOption,
     HomeOption,
+    TokenDaysOption,
     database_secret,
     report_home,
     write_tokens,
@@ -87,6 +89,7 @@ def init(
     days: DaysOption = DEFAULT_DAYS,
     passphrase_file: PassphraseFileOption = None,
     module: ModuleOption = None,
+    token_days: TokenDaysOption = DEFAULT_FIRST_TOKENS_DAYS,
     database_url: DatabaseOption = None,
 ) -> None:
     """Set up an auditor whose root keys are kept offline; the server's keys are delegated.
@@ -97,17 +100,19 @@ def init(
 
     ring = key_ring(passphrase_file, module)
     public, signers = _enrolled(ring, root_keys)
+    now, tokens_lifetime = datetime.now(UTC), timedelta(days=token_days)
     created = create_home(
         home,
         auditor,
         origin,
-        datetime.now(UTC),
+        now,
         root_keys=RootKeys(signers, public, threshold),
         lifetime=timedelta(days=days),
+        tokens_lifetime=tokens_lifetime,
         database_url=database_secret(database_url),
     )
     write_tokens(created)
-    report_home(created)
+    report_home(created, now + tokens_lifetime)
     _print_version(created.history().versions[-1], datetime.now(UTC))
 
 

@@ -61,11 +61,10 @@ def session_bundle(
     session = auditor.session(session_id, principal)
     trail.record(auditor, principal, "bundle", session.id)
     witnesses.gather(session)
+    bundle = verification.assemble(auditor, session, verdicts=principal.sees_verdicts)
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the last chunk was sent
     try:
-        write_bundle_to(
-            _readable(verification.assemble(auditor, session), session, principal), file
-        )
+        write_bundle_to(_readable(bundle, session, principal), file)
     except BaseException:
         file.close()
         raise
@@ -94,11 +93,16 @@ def session_report(
     """Return the report as one HTML page."""
     session = auditor.session(session_id, principal)
     trail.record(auditor, principal, "report", session.id)
-    bundle = verification.assemble(auditor, session)
+    bundle = verification.assemble(auditor, session, verdicts=principal.sees_verdicts)
     findings = verification.verify(auditor, session, bundle)
-    return HTMLResponse(
-        render_html(report_input(bundle, auditor.home.history(), findings, auditor.now()))
+    content = report_input(
+        bundle,
+        auditor.home.history(),
+        findings,
+        auditor.now(),
+        with_verdicts=principal.sees_verdicts,
     )
+    return HTMLResponse(render_html(content))
 
 
 def _readable(bundle: Bundle, session: SessionRow, principal: Principal) -> Bundle:

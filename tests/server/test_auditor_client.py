@@ -34,7 +34,7 @@ from auditkit.client import (
     UnexpectedAnswerError,
     UnreachableError,
 )
-from auditkit.evidence import canonical, statements
+from auditkit.evidence import canonical, dsse, statements
 from auditkit.evidence.bundle import read_bundle
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.code_delivery import CodesReceiver, sign_request
@@ -87,8 +87,10 @@ def test_there_is_a_method_for_every_route(
         auditor.append(grant.session_id, AppendRequest(first=0, records=(), checkpoint=""))
     codes = CodesRequest(session_id=grant.session_id, ephemeral_key=CodesReceiver().public_key)
     with pytest.raises(ConflictError, match="CodesNotUsedError"):
-        auditor.membership_codes(grant.session_id, sign_request(codes, key))
-    with pytest.raises(ConflictError, match="CustodyNotUsedError"):
+        auditor.membership_codes(
+            grant.session_id, dsse.Envelope.from_bytes(sign_request(codes, key))
+        )
+    with pytest.raises(InvalidRequestError, match="ExchangeFormatError"):
         auditor.exchange(grant.session_id, b"")
     agent = HandBuiltAgent(story_server.client("auditor"), grant, sha256_hex(envelope.payload), key)
     with pytest.raises(InvalidRequestError, match="NotInContainerError"):

@@ -94,6 +94,8 @@ TEMPORARY_STATUSES = frozenset({429, 502, 503, 504})
 MOST_NOTE_BYTES = 1 << 20
 MOST_ANSWER_BYTES = 1 << 26
 
+BAD_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's reason; httpx passes on its text alone
+
 _JSON = {"Content-Type": "application/json"}
 _BINARY = {"Content-Type": "application/octet-stream"}
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -466,9 +468,9 @@ class AuditorClient:
             finally:
                 answer.close()
         except httpx.HTTPError as error:
+            why = str(error) or type(error).__name__
             raise UnreachableError(
-                f"{self.base_url} was not reached: {error or type(error).__name__}; check the "
-                "address, the network, and that the server runs"
+                f"{self.base_url} was not reached: {_advice(error)} ({why})"
             ) from error
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
@@ -493,6 +495,14 @@ class AuditorClient:
                     raise refusal
             time.sleep(wait)
             left, wait = left - 1, 2 * wait
+
+
+def _advice(error: httpx.HTTPError) -> str:
+    if BAD_CERTIFICATE in str(error):
+        return "its certificate was not accepted; set SSL_CERT_FILE to your CA's file"
+    if isinstance(error, httpx.TimeoutException):
+        return "it did not answer in time; try again, or look at the server's load"
+    return "check the address, the network, and that the server runs"
 
 
 def _read(answer: httpx.Response, most_bytes: int) -> bytes:

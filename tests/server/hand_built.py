@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from described import check_answer, operation_of
 
 from auditkit.evidence import canonical, dsse, merkle, notes, statements
 from auditkit.evidence.keys import SigningKey
@@ -35,6 +34,7 @@ from schemas import (
     WeightRange,
 )
 from schemas.wire import SessionOpening
+from tests.server.described import check_answer, operation_of
 
 DEVELOPER = "Example Imaging Ltd"
 POOL_SIZE = 64

@@ -3,27 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from auditor_server import problems
 from auditor_server.access import accounts, trail
 from auditor_server.access.rate_limits import Rate, RateLimiter
 from auditor_server.access.sign_in import FAILURES_COUNT_FOR
-from auditor_server.api import (
-    audit_trail,
-    codes,
-    continuations,
-    mint_custody,
-    orders,
-    public,
-    queries,
-    records,
-    registry,
-    replays,
-    reports,
-    sessions,
-    submissions,
-)
+from auditor_server.api import description
+from auditor_server.api.dependencies import known_parameters
+from auditor_server.api.routes import API_PREFIX, ROUTERS
 from auditor_server.context import Auditor
 from auditor_server.loaded_models import ModelCache
 from auditor_server.mint_custody import MintCustody
@@ -34,7 +22,6 @@ from auditor_server.settings import ServerSettings
 from auditor_server.stopping import Stopping
 from auditor_server.trust_roots import register_trust_roots
 from auditor_server.web import pages
-from auditor_server.web.headers import API_PREFIX
 from auditor_server.witnesses import Witnesses
 
 
@@ -96,8 +83,8 @@ def _app(auditor: Auditor) -> FastAPI:
         auditor.inference.stop()
         auditor.store.close()
 
-    # FastAPI's own pages load their scripts from another site; /openapi.json stays.
-    app = FastAPI(title="auditkit", lifespan=lifespan, docs_url=None, redoc_url=None)
+    # FastAPI's own pages load their scripts from another site, and its description knows less.
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.auditor = auditor
     app.state.witnesses = witnesses
     app.state.stopping = stopping
@@ -107,22 +94,8 @@ def _app(auditor: Auditor) -> FastAPI:
     app.state.call_rates = RateLimiter(Rate(settings.calls_burst, settings.calls_per_second))
     app.state.query_rates = RateLimiter(Rate(settings.queries_burst, settings.queries_per_second))
     problems.install(app)
-    for module in (
-        public,
-        orders,
-        sessions,
-        continuations,
-        codes,
-        mint_custody,
-        records,
-        submissions,
-        queries,
-        replays,
-        reports,
-        registry,
-        audit_trail,
-    ):
-        app.include_router(module.router, prefix=API_PREFIX)
+    for router in (*ROUTERS, description.router):
+        app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(known_parameters)])
     pages.install(app, auditor)
     app.add_middleware(Observed, metrics=auditor.metrics)
     return app

@@ -13,7 +13,7 @@ from auditor_server.home import Home, open_home
 from auditor_server.inference.service import Inference
 from auditor_server.metrics import Metrics
 from auditor_server.settings import ServerSettings
-from auditor_server.store import BlobStore, SessionRow, Store
+from auditor_server.store import BlobStore, Place, SessionRow, Store
 from schemas import RoleName, TrustRoot
 from schemas.wire import SessionState
 
@@ -115,20 +115,21 @@ class Auditor:
             )
         return session
 
-    def sessions(self, principal: Principal) -> Sequence[SessionRow]:
-        """Return the sessions that the principal may see, oldest first."""
-        found = self.store.sessions(_whose(principal))
-        return [row for row in found if principal.session_id in {None, row.id}]
+    def sessions(
+        self, principal: Principal, after: Place | None, most: int
+    ) -> Sequence[SessionRow]:
+        """Return a page of the sessions that the principal may see, oldest first."""
+        return self.store.lists.sessions(_whose(principal), principal.session_id, after, most)
 
     def count_sessions(self, principal: Principal, states: Collection[SessionState]) -> int:
         """Return how many of the sessions that the principal may see are in one of `states`."""
-        return self.store.count_sessions(_whose(principal), principal.session_id, states)
+        return self.store.lists.count_sessions(_whose(principal), principal.session_id, states)
 
     def newest_sessions(
         self, principal: Principal, states: Collection[SessionState], *, first: int, most: int
     ) -> Sequence[SessionRow]:
         """Return a page of the sessions that `count_sessions` counts, newest first."""
-        return self.store.newest_sessions(
+        return self.store.lists.newest_sessions(
             _whose(principal), principal.session_id, states, first=first, most=most
         )
 

@@ -219,6 +219,10 @@ class InvalidDocumentError(ServerError):
     """A document breaks its schema."""
 
 
+class InvalidParameterError(ServerError):
+    """A parameter of the request is missing or invalid."""
+
+
 class UnstorableValueError(ServerError):
     """A name or number that no database can hold, so nothing has it."""
 

@@ -55,6 +55,8 @@ KEY_ROLES: tuple[RoleName, ...] = get_args(RoleName)
 OFFLINE_ROLES: frozenset[RoleName] = frozenset({"root", "order"})
 # Long enough for the archive of a finished audit; the auditor publishes a successor before.
 TRUST_ROOT_LIFETIME = timedelta(days=5 * 365)
+# A set-up is used for years, but no token that nobody remembers may be good for ever.
+FIRST_TOKENS_LIFETIME = TRUST_ROOT_LIFETIME
 TRUST_ROOT_FILE = "trust-root.json"
 DATABASE_FILE = "auditor.sqlite3"
 TRAIL_KEY_FILE = "trail.key"
@@ -293,6 +295,7 @@ def create_home(
     root_keys: RootKeys | None = None,
     root_passphrase: bytes | None = None,
     lifetime: timedelta = TRUST_ROOT_LIFETIME,
+    tokens_lifetime: timedelta = FIRST_TOKENS_LIFETIME,
     database_url: SecretStr | None = None,
 ) -> Home:
     """Make a new home: keys for all roles, the trust root, an empty database, tokens.
@@ -306,6 +309,7 @@ def create_home(
             in the home.
         root_passphrase: protects the root key that is made here; None: it lies open.
         lifetime: until the trust root expires.
+        tokens_lifetime: until the first tokens end.
         database_url: of an empty database; None: SQLite in the home.
 
     Returns:
@@ -360,7 +364,13 @@ def create_home(
         OrganisationRow(id=FIRST_DEVELOPER, name=FIRST_DEVELOPER, created_at=now)
     )
     issued = {
-        role: tokens.issue(store, role, FIRST_DEVELOPER if role == "developer" else AUTHORITY, now)
+        role: tokens.issue(
+            store,
+            role,
+            FIRST_DEVELOPER if role == "developer" else AUTHORITY,
+            now,
+            lifetime=tokens_lifetime,
+        )
         for role in tokens.ROLES
     }
     store.close()

@@ -1,15 +1,20 @@
 """Taking in the auditor's signed orders."""
 
+from collections.abc import Sequence
+from typing import Final
+
 from auditkit.evidence import dsse, statements
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.image_signatures import check_image_key
 from auditor_server.access.principals import Principal
 from auditor_server.context import Auditor
 from auditor_server.errors import OrderExistsError, OrderNotFoundError
-from auditor_server.store import OrderRow
+from auditor_server.store import OrderRow, Place
 from auditor_server.witnesses import check_policy
 from schemas import AuditOrder
 from schemas.wire import OrderSummary
+
+NO_ORDER: Final = ""  # as none can be called
 
 
 def add_order(auditor: Auditor, data: bytes) -> AuditOrder:
@@ -45,6 +50,7 @@ def add_order(auditor: Auditor, data: bytes) -> AuditOrder:
         OrderRow(
             order_id=order.order_id,
             digest=digest,
+            developer=order.developer,
             envelope=envelope.to_bytes(),
             received_at=auditor.now(),
         )
@@ -87,33 +93,49 @@ def order_seen_by(auditor: Auditor, principal: Principal, order_id: str) -> Orde
 
     """
     row = find_order(auditor, order_id)
-    if not _seen(auditor, principal, row.order_id, read_order(row).developer):
+    organisation, only = _seen_by(auditor, principal)
+    if not auditor.store.lists.count_orders(organisation, order_id) or only not in {None, order_id}:
         raise _not_found(order_id)
     return row
 
 
-def summaries(auditor: Auditor, principal: Principal) -> list[OrderSummary]:
-    """Return the list of orders that the principal may see, oldest first."""
+def page(
+    auditor: Auditor, principal: Principal, after: Place | None, most: int
+) -> Sequence[OrderRow]:
+    """Return a page of the orders that the principal may see, oldest first."""
+    return auditor.store.lists.orders(*_seen_by(auditor, principal), after, most)
+
+
+def count(auditor: Auditor, principal: Principal) -> int:
+    """Return how many orders the principal may see."""
+    return auditor.store.lists.count_orders(*_seen_by(auditor, principal))
+
+
+def newest(auditor: Auditor, principal: Principal, *, first: int, most: int) -> list[OrderSummary]:
+    """Return a page of the orders that `count` counts, newest first."""
+    seen = _seen_by(auditor, principal)
     return [
-        OrderSummary(
-            order_id=order.order_id,
-            developer=order.developer,
-            purpose=order.purpose,
-            expires_at=order.expires_at,
-        )
-        for order in map(read_order, auditor.store.orders())
-        if _seen(auditor, principal, order.order_id, order.developer)
+        summary(row) for row in auditor.store.lists.newest_orders(*seen, first=first, most=most)
     ]
 
 
-def _seen(auditor: Auditor, principal: Principal, order_id: str, developer: str) -> bool:
-    if principal.session_id is not None:
-        session = auditor.store.session(principal.session_id)
-        return session is not None and session.order_id == order_id
-    if principal.sees_all:
-        return True
-    organisation = auditor.store.access.organisation_named(developer)
-    return organisation is None or organisation.id == principal.organisation
+def summary(row: OrderRow) -> OrderSummary:
+    """Return what the list says of an order."""
+    order = read_order(row)
+    return OrderSummary(
+        order_id=order.order_id,
+        developer=order.developer,
+        purpose=order.purpose,
+        expires_at=order.expires_at,
+    )
+
+
+def _seen_by(auditor: Auditor, principal: Principal) -> tuple[str | None, str | None]:
+    """Return whose orders a principal sees, None: those of all; and the only one, None: any."""
+    if principal.session_id is None:
+        return (None if principal.sees_all else principal.organisation), None
+    session = auditor.store.session(principal.session_id)
+    return None, NO_ORDER if session is None else session.order_id
 
 
 def _not_found(order_id: str) -> OrderNotFoundError:

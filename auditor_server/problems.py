@@ -7,8 +7,10 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import DataError as UnstorableError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from auditkit.data.errors import DataError
 from auditkit.evidence.errors import EvidenceError, TrustRootError
@@ -17,6 +19,7 @@ from auditkit.reports.errors import ReportError
 from auditor_server import observing
 from auditor_server.errors import (
     DatabaseUnavailableError,
+    InvalidParameterError,
     RateLimitError,
     ServerError,
     UnavailableError,
@@ -48,20 +51,26 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected_error)
 
 
-def _status(error: Exception) -> HTTPStatus:
-    if isinstance(error, ServerError):
+def status_of(error: type[Exception]) -> HTTPStatus:
+    """Return the status of the answer that a kind of error becomes."""
+    if issubclass(error, ServerError):
         return error.status
-    if isinstance(error, TrustRootError):
+    if issubclass(error, TrustRootError):
         return HTTPStatus.SERVICE_UNAVAILABLE  # the auditor's own trust root has to be renewed
     return HTTPStatus.UNPROCESSABLE_ENTITY
 
 
+def title_of(error: type[Exception]) -> str:
+    """Return in one line what a kind of error says."""
+    return (error.__doc__ or error.__name__).strip().splitlines()[0]
+
+
 def _known_error(request: Request, error: Exception) -> JSONResponse:
-    name = type(error).__name__
-    observing.note_error(request, name)
-    title = (type(error).__doc__ or name).strip().splitlines()[0]
-    status = _status(error)
-    return _answer(status, TYPE_PREFIX + name, title, str(error), _headers(error, status))
+    kind = type(error)
+    observing.note_error(request, kind.__name__)
+    status = status_of(kind)
+    problem_type = TYPE_PREFIX + kind.__name__
+    return _answer(status, problem_type, title_of(kind), str(error), _headers(error, status))
 
 
 def _headers(error: Exception, status: HTTPStatus) -> dict[str, str]:
@@ -96,7 +105,22 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
         return _unexpected_error(request, error)
     status = HTTPStatus(error.status_code)
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return _answer(status, UNTYPED, status.phrase, detail, error.headers)
+    headers = error.headers
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_allowed(request))}
+    return _answer(status, UNTYPED, status.phrase, detail, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return what may be done at this address (RFC 9110, section 10.2.1), by all of its routes."""
+    return sorted(
+        {
+            method
+            for route in iter_route_contexts(request.app.routes)
+            if route.path is not None and compile_path(route.path)[0].match(request.url.path)
+            for method in route.methods or ()
+        }
+    )
 
 
 def _invalid_parameters(request: Request, error: Exception) -> JSONResponse:
@@ -106,9 +130,7 @@ def _invalid_parameters(request: Request, error: Exception) -> JSONResponse:
         f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
         for problem in error.errors()
     )
-    name, title = "InvalidParameterError", "A parameter of the request is missing or invalid."
-    observing.note_error(request, name)
-    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, TYPE_PREFIX + name, title, problems)
+    return _known_error(request, InvalidParameterError(problems))
 
 
 def _unexpected_error(request: Request, error: Exception) -> JSONResponse:

@@ -76,7 +76,9 @@ def head(auditor: Auditor) -> bytes:
     ).note.encode()
 
 
-def entries(auditor: Auditor, start: int, end: int | None) -> RegistryEntries:
+def entries(
+    auditor: Auditor, start: int, end: int | None, most: int = MOST_ENTRIES_PER_PAGE
+) -> RegistryEntries:
     """Return a page of raw leaves: those from `start` to `end`, as many as a page holds.
 
     Raises:
@@ -90,7 +92,7 @@ def entries(auditor: Auditor, start: int, end: int | None) -> RegistryEntries:
             f"expected 0 <= start <= end, and start at most {size}, the size of the registry; "
             f"found start {start} and end {end}"
         )
-    last = min(last, start + MOST_ENTRIES_PER_PAGE)
+    last = min(last, start + most)
     rows = auditor.store.registry.entries(start, last)
     return RegistryEntries(start=start, size=size, leaves=tuple(row.leaf.decode() for row in rows))
 

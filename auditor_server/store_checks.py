@@ -113,7 +113,7 @@ def check(
 
     """
     found, history = Found(), auditor.home.history()
-    sessions = auditor.store.sessions()
+    sessions = auditor.store.lists.sessions(None, None, after=None, most=None)
     claims = defaultdict(list)
     kept = (_kept_claim(history, note) for note in known)
     asked = _asked_claims(auditor, [row.id for row in sessions], found)

@@ -136,8 +136,8 @@ def principal_of(row: TokenRow, now: datetime) -> Principal:
         raise TokenRevokedError(f"the token {row.id} was revoked; ask the auditor for another one")
     if row.expires_at is not None and now >= row.expires_at:
         raise TokenExpiredError(
-            f"the token {row.id} ended on {row.expires_at.isoformat()}; ask the auditor for "
-            "another one"
+            f"the token {row.id} ended on {row.expires_at:%Y-%m-%d at %H:%M} UTC; ask the auditor "
+            "for another one, which `auditkit access token create` makes"
         )
     return Principal(row.id, cast("TokenRole", row.role), row.organisation, row.session_id)
 

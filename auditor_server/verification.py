@@ -25,8 +25,14 @@ from auditor_server.witnesses import with_cosignatures
 from schemas import SealRecord, VerificationReport, parse_record
 
 
-def assemble(auditor: Auditor, session: SessionRow) -> Bundle:
-    """Return everything about a session as one bundle, as it is now."""
+def assemble(auditor: Auditor, session: SessionRow, *, verdicts: bool = True) -> Bundle:
+    """Return everything about a session as one bundle, as it is now.
+
+    Args:
+        auditor: the server.
+        session: whose evidence it is.
+        verdicts: put those in as well; without them it proves the rest all the same.
+    """
     full = auditor.store.session_with_leaves(session.id) or session
     size, continuations = auditor.store.history(session.id)
     submission = auditor.store.submission(session.id)
@@ -46,7 +52,9 @@ def assemble(auditor: Auditor, session: SessionRow) -> Bundle:
         ),
         description=blobs.read(submission.description_digest) if submission else None,
         scores=blobs.read(submission.scores_digest) if submission else None,
-        verdicts=tuple(verdict.envelope for verdict in auditor.store.verdicts(session.id)),
+        verdicts=tuple(verdict.envelope for verdict in auditor.store.verdicts(session.id))
+        if verdicts
+        else (),
         verifications=tuple(row.envelope for row in auditor.store.verifications(session.id)),
         continuations=tuple(Continuation(row.request, row.envelope) for row in continuations),
         replays=tuple(Replay(row.draw, row.result) for row in auditor.store.replays(session.id)),

@@ -1,4 +1,7 @@
-"""The auditor's server, as seen by the agent and the command line: one typed method per call.
+"""The auditor's server, as seen by the agent: one typed method per call that a training makes.
+
+Whatever else asks a server does so through `auditkit.client`. This one also speaks to the relay,
+over a Unix socket, and needs nothing that the closed image does not have.
 
 Answers are checked against their schema before they are believed. Redirects are not followed, so
 neither the token nor a record ever goes to another host; certificates are verified. Inside a closed
@@ -6,11 +9,11 @@ container the same calls go to the relay, over its Unix socket.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -29,10 +32,6 @@ from developer_agent.unix_http import HOST_NAME, UnixSocketAdapter
 from schemas import (
     AppendReceipt,
     AppendRequest,
-    ConsistencyProof,
-    DrawRequest,
-    RegistryEntries,
-    ReplayResult,
     VerificationReport,
 )
 from schemas.base import Schema
@@ -42,10 +41,6 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 ANSWER_TIMEOUT_SECONDS = 30.0  # between two bytes of an answer
 # The server hashes, loads and scores the model before it answers.
 SLOW_ANSWER_TIMEOUT_SECONDS = 600.0
-_BLOCK_BYTES = 1 << 20
-# What a registry answers: a note with many cosignatures, and a page of entries or a proof.
-MOST_HEAD_BYTES = 1 << 20
-MOST_DOCUMENT_BYTES = 1 << 24
 ERROR_TYPE_PREFIX = "urn:auditkit:error:"
 _JSON = {"Content-Type": "application/json"}
 _BINARY = {"Content-Type": "application/octet-stream"}
@@ -116,35 +111,6 @@ class ServerClient:
     def healthy(self) -> bool:
         """Ask whether the server is up."""
         return _object(self._get("/v1/health")).get("status") == "ok"
-
-    def registry_head(self) -> bytes:
-        """Fetch the newest head of the registry, a cosigned C2SP checkpoint; not verified here."""
-        return self._bounded("/v1/registry/checkpoint", MOST_HEAD_BYTES)
-
-    def registry_entries(self, start: int, end: int) -> RegistryEntries:
-        """Fetch raw leaves from `start` on, as many up to `end` as the server gives at once."""
-        path = f"/v1/registry/entries?start={start}&end={end}"
-        page = self._bounded_document(path, RegistryEntries)
-        if page.start != start or len(page.leaves) > end - start:
-            raise UnexpectedAnswerError(
-                f"entries {start} to {end} of the registry were asked for, the answer has "
-                f"{len(page.leaves)} from {page.start} on"
-            )
-        return page
-
-    def registry_consistency(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
-        """Fetch the proof (RFC 6962) that the newer tree of the registry begins with the older."""
-        path = f"/v1/registry/proof/consistency?old={old_size}&new={new_size}"
-        found = self._bounded_document(path, ConsistencyProof)
-        return tuple(bytes.fromhex(node) for node in found.proof)
-
-    def publish_order(self, envelope: bytes) -> None:
-        """File a signed order (auditors only)."""
-        self._call("POST", "/v1/orders", data=envelope, headers=_JSON)
-
-    def orders(self) -> list[dict[str, Any]]:
-        """List the orders that this token may see."""
-        return _list(self._get("/v1/orders"))
 
     def order(self, order_id: str) -> bytes:
         """Fetch one order, a DSSE envelope."""
@@ -238,94 +204,6 @@ class ServerClient:
         path = _session(session_id, "verification")
         return _parsed(self._get(path, timeout=SLOW_ANSWER_TIMEOUT_SECONDS), VerificationReport)
 
-    def bundle(self, session_id: str, destination: IO[bytes]) -> int:
-        """Write the session's offline evidence bundle to a file; return its size in bytes."""
-        path = _session(session_id, "bundle")
-        answer = self._get(path, timeout=SLOW_ANSWER_TIMEOUT_SECONDS, stream=True)
-        size = 0
-        try:
-            for block in answer.iter_content(_BLOCK_BYTES):
-                size += destination.write(block)
-        except requests.RequestException as error:
-            raise unreachable(self.base_url, error) from error
-        finally:
-            answer.close()
-        return size
-
-    def draw_segments(self, session_id: str, asked: DrawRequest) -> bytes:
-        """Have segments of a sealed log drawn for a replay; return the draw, a DSSE envelope."""
-        path = _session(session_id, "draws")
-        return self._call(
-            "POST",
-            path,
-            data=asked.model_dump_json().encode(),
-            headers=_JSON,
-            timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
-        ).content
-
-    def submit_replay(self, session_id: str, result: ReplayResult) -> bytes:
-        """Hand in what a replay gave; return the signed result, a DSSE envelope."""
-        path = _session(session_id, "replays")
-        return self._call(
-            "POST",
-            path,
-            data=result.model_dump_json().encode(),
-            headers=_JSON,
-            timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
-        ).content
-
-    def query(
-        self,
-        session_id: str,
-        images: Sequence[tuple[str, bytes]],
-        false_positive_rate: float | None = None,
-        openings: Sequence[bytes] = (),
-        purpose: str | None = None,
-    ) -> list[bytes]:
-        """Ask whether images were told to T as members.
-
-        Args:
-            session_id: a submitted session.
-            images: file name and file content (PNG, JPEG, …) of each image.
-            false_positive_rate: None: the order's.
-            openings: a `SampleOpening` for each image, to ask for their own codes; or none.
-            purpose: what is asked for; the server's audit trail keeps it. Only auditors may leave
-                it out, who then ask for what the order says.
-
-        Returns:
-            One signed verdict per image, each a DSSE envelope, in the order of `images`.
-        """
-        rate = {} if false_positive_rate is None else {"false_positive_rate": false_positive_rate}
-        answer = self._call(
-            "POST",
-            _session(session_id, "queries"),
-            params=rate,
-            files=[
-                *(
-                    ("images", (name, content, "application/octet-stream"))
-                    for name, content in images
-                ),
-                *(
-                    ("openings", (f"{number}.json", opening, "application/json"))
-                    for number, opening in enumerate(openings)
-                ),
-                *([] if purpose is None else [("purpose", (None, purpose))]),
-            ],
-            timeout=SLOW_ANSWER_TIMEOUT_SECONDS,
-        )
-        verdicts = _object(answer).get("verdicts")
-        if not isinstance(verdicts, list) or len(verdicts) != len(images):
-            raise UnexpectedAnswerError(
-                f"{len(images)} images were asked about, and the answer has another number of "
-                f"verdicts; is {self.base_url} an auditkit server of this version?"
-            )
-        return [to_bytes(verdict) for verdict in verdicts]
-
-    def report(self, session_id: str) -> str:
-        """Fetch the report as HTML."""
-        path = _session(session_id, "report")
-        return self._get(path, timeout=SLOW_ANSWER_TIMEOUT_SECONDS).content.decode()
-
     def launch_document(self) -> bytes | None:
         """Ask the relay for the launch document; None while the launcher has not published it.
 
@@ -337,28 +215,6 @@ class ServerClient:
             if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
                 return None
             raise
-
-    def _bounded_document(self, path: str, model: type[S]) -> S:
-        """Fetch a document from a server that may want to harm."""
-        try:
-            return model.from_bytes(self._bounded(path, MOST_DOCUMENT_BYTES))
-        except ValidationError as error:
-            raise _unlike(self.base_url + path, model, error) from error
-
-    def _bounded(self, path: str, most_bytes: int) -> bytes:
-        """Fetch at most so many bytes, whatever comes."""
-        with self._get(path, stream=True) as answer:
-            data = b""
-            try:
-                for block in answer.iter_content(_BLOCK_BYTES):
-                    data += block
-                    if len(data) > most_bytes:
-                        raise UnexpectedAnswerError(
-                            f"{answer.url} answered with more than {most_bytes} bytes"
-                        )
-            except requests.RequestException as error:
-                raise unreachable(self.base_url, error) from error
-        return data
 
     def _submit(self, session_id: str, files: Mapping[str, Path]) -> VerificationReport:
         with ExitStack() as opened:

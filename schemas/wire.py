@@ -4,10 +4,45 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from schemas.base import Count, Name, Schema, Sha256
+from schemas.base import Count, Fraction, Name, Schema, Sha256
 
 SessionState = Literal["open", "sealed", "submitted"]
 TrailAction = Literal["query", "verification", "bundle", "report", "trail", "sign-in", "sign-out"]
+
+
+class DocumentSignature(Schema):
+    """One signature of a signed document."""
+
+    keyid: str = Field(description="SHA-256 of the public key, lower-case hex; a mere hint")
+    sig: str = Field(description="base64")
+
+
+class SignedDocument(Schema):
+    """A signed document: an envelope of DSSE, version 1. In an answer, it is in RFC 8785 form."""
+
+    payload: str = Field(description="base64 of the exact bytes that are signed")
+    payloadType: str = Field(  # noqa: N815 - the standard's own name
+        max_length=1_000, description="`application/vnd.in-toto+json` for in-toto statements"
+    )
+    signatures: tuple[DocumentSignature, ...] = Field(min_length=1, max_length=100)
+
+
+class Health(Schema):
+    """The server answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Schema):
+    """The server can do its work."""
+
+    status: Literal["ready"] = "ready"
+
+
+class OrderAdded(Schema):
+    """The order is there."""
+
+    order_id: Name
 
 
 class SessionOpening(Schema):
@@ -46,6 +81,28 @@ class OrderSummary(Schema):
     developer: str
     purpose: str
     expires_at: AwareDatetime
+
+
+class QueryAnswer(Schema):
+    """What the model says about each image, in the order of the images."""
+
+    verdicts: tuple[SignedDocument, ...] = Field(description="each a signed MembershipVerdict")
+    adjusted_p_values: tuple[Fraction, ...] = Field(
+        description="for these images together (Benjamini and Hochberg)"
+    )
+
+
+class DrawnReplay(Schema):
+    """A draw of segments, and what executing them again gave."""
+
+    draw: SignedDocument = Field(description="a signed ReplayDraw")
+    result: SignedDocument | None = Field(description="a signed ReplayResult; null: none yet")
+
+
+class DrawPage(Schema):
+    """A page of the draws of a session, in their order."""
+
+    draws: tuple[DrawnReplay, ...]
 
 
 class TrailEntry(Schema):

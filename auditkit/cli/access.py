@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from auditkit.cli.auditor import DEFAULT_HOME, DatabaseOption, HomeOption, database_secret
+from auditkit.cli.auditor import (
+    DEFAULT_HOME,
+    MOST_TOKEN_DAYS,
+    DatabaseOption,
+    HomeOption,
+    database_secret,
+)
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, error_console, print_json, quoted
 from auditkit.cli.passphrases import ask_new_passphrase
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
 
 # Long enough for an audit and its questions; a token that nobody remembers ends by itself.
 DEFAULT_TOKEN_DAYS = 365.0
-MOST_TOKEN_DAYS = 3650.0
 DEFAULT_TRAIL_ENTRIES = 50
 SHOWN_TIME = "%Y-%m-%d %H:%M"
 

@@ -1,6 +1,6 @@
 """`init`, `serve` and `order`: what an auditor does before anyone trains."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +42,18 @@ def _option(flag: flags.Flag) -> Any:  # noqa: ANN401 - what typer looks for in 
     )
 
 
+# Five years, as the trust root's own lifetime.
+DEFAULT_FIRST_TOKENS_DAYS = 1825.0
+MOST_TOKEN_DAYS = 3650.0
+TokenDaysOption = Annotated[
+    float,
+    typer.Option(
+        "--token-days",
+        min=0.01,
+        max=MOST_TOKEN_DAYS,
+        help="Days until the first tokens end. `auditkit access token create` makes others.",
+    ),
+]
 DatabaseOption = Annotated[str | None, _option(flags.DATABASE)]
 BlobsOption = Annotated[str | None, _option(flags.BLOBS)]
 
@@ -64,6 +76,7 @@ def init(
         bool, typer.Option("--passphrase", help="Ask for a passphrase for the root key's file.")
     ] = False,
     passphrase_file: PassphraseFileOption = None,
+    token_days: TokenDaysOption = DEFAULT_FIRST_TOKENS_DAYS,
     database_url: DatabaseOption = None,
 ) -> None:
     """Set up an auditor: keys, trust root, database, and one access token per role.
@@ -78,16 +91,18 @@ def init(
     secret = given_passphrase(passphrase_file)
     if secret is None and passphrase:
         secret = ask_new_passphrase("the root key")
+    now, lifetime = datetime.now(UTC), timedelta(days=token_days)
     created = create_home(
         home,
         auditor,
         origin,
-        datetime.now(UTC),
+        now,
         root_passphrase=secret,
+        tokens_lifetime=lifetime,
         database_url=database_secret(database_url),
     )
     write_tokens(created)
-    report_home(created)
+    report_home(created, now + lifetime)
 
 
 def database_secret(database_url: str | None) -> SecretStr | None:
@@ -105,13 +120,14 @@ def write_tokens(created: "Home") -> None:
         write_private(folder / f"{role}.token", token.encode() + b"\n")
 
 
-def report_home(created: "Home") -> None:
+def report_home(created: "Home", tokens_end: datetime) -> None:
     """Say what a new home holds, and what to do next."""
     home, shown = created.path, quoted(created.path)
     console.print(f"made the auditor's home [bold]{shown}[/bold]")
     console.print(f"  {shown}/keys/            private keys; back them up, show them to nobody")
     console.print(f"  {shown}/trust-root.json  hand this to developers and to anyone who verifies")
-    console.print(f"  {shown}/tokens/          one access token per role, to hand out")
+    console.print(f"  {shown}/tokens/          one access token per role, to hand out;")
+    console.print(f"  {' ' * len(shown)}          they end on {tokens_end:%Y-%m-%d}")
     console.print("\nnext: write an order (see examples/orders/) and run")
     console.print(f"  auditkit order create ORDER.toml --home {home}", markup=False)
     console.print(f"  auditkit serve --home {home}", markup=False)
@@ -233,9 +249,8 @@ def order_show(
     with connect(server, token_file) as client:
         envelope = client.order(order)
     if output is not None:
-        _write(output, envelope)
-    payload = dsse.Envelope.from_bytes(envelope).payload
-    print_json(statements.parse(payload, statements.ORDER_PREDICATE, AuditOrder).as_json())
+        _write(output, envelope.to_bytes())
+    print_json(statements.parse(envelope.payload, statements.ORDER_PREDICATE, AuditOrder).as_json())
 
 
 @order_app.command("list")
@@ -246,19 +261,19 @@ def order_list(
 ) -> None:
     """List the orders on the server."""
     with connect(server, token_file) as client:
-        orders = client.orders()
+        orders = list(client.orders())
     if as_json:
-        print_json(orders)
+        print_json([order.as_json() for order in orders])
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("order", "developer", "in force until", "purpose"):
         table.add_column(heading)
     for order in orders:
         table.add_row(
-            quoted(order["order_id"]),
-            quoted(order["developer"]),
-            quoted(order["expires_at"])[:10],
-            quoted(order["purpose"]),
+            quoted(order.order_id),
+            quoted(order.developer),
+            f"{order.expires_at:%Y-%m-%d}",
+            quoted(order.purpose),
         )
     console.print(table if orders else "no orders yet")
 

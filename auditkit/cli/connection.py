@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from auditkit.cli.errors import UsageError
-from developer_agent.client import ServerClient
+
+if TYPE_CHECKING:
+    from auditkit.client import AuditorClient
 
 ServerOption = Annotated[
     str,
@@ -53,6 +55,8 @@ def read_token(token_file: Path | None) -> str:
     return token
 
 
-def connect(server: str, token_file: Path | None) -> ServerClient:
+def connect(server: str, token_file: Path | None) -> "AuditorClient":
     """Return a client for the server; nothing is sent yet."""
-    return ServerClient(server, read_token(token_file))
+    from auditkit.client import AuditorClient
+
+    return AuditorClient(server, read_token(token_file))

@@ -213,10 +213,10 @@ def _train_in_container(run: "Run") -> None:
 
 
 def _query(folder: Path, url: str, token: str, run: "Run") -> None:
+    from auditkit.client import AuditorClient
     from auditkit.data.pools import open_pool
-    from auditkit.evidence import dsse, statements
+    from auditkit.evidence import canonical, dsse, statements
     from auditkit.evidence.derivation import derive_split
-    from developer_agent.client import ServerClient
     from developer_agent.run_folder import RunFolder
     from developer_agent.session import read_grant
     from schemas import MembershipVerdict
@@ -229,18 +229,18 @@ def _query(folder: Path, url: str, token: str, run: "Run") -> None:
         open_pool(run.config.pool, run.base),
         open_pool(run.config.test, run.base),
     )
-    with ServerClient(url, token) as client:
+    with AuditorClient(url, token) as client:
         answers = client.query(
             grant.session_id,
             [(p.name, p.read_bytes()) for p, _ in images],
             purpose="to see how it works",
-        )
+        ).verdicts
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 3))
     for heading in ("image", "in truth", "p-value", "verdict"):
         table.add_column(heading)
     rate = 0.0
     for (path, cohort), answer in zip(images, answers, strict=True):
-        payload = dsse.Envelope.from_bytes(answer).payload
+        payload = dsse.Envelope.from_bytes(canonical.to_bytes(answer)).payload
         verdict = statements.parse(payload, statements.VERDICT_PREDICATE, MembershipVerdict)
         rate = verdict.false_positive_rate
         table.add_row(
@@ -276,9 +276,9 @@ def _query_images(
 
 
 def _write_evidence(folder: Path, url: str, token: str, session_id: str) -> None:
-    from developer_agent.client import ServerClient
+    from auditkit.client import AuditorClient
 
-    with ServerClient(url, token) as client:
+    with AuditorClient(url, token) as client:
         (folder / "report.html").write_text(client.report(session_id), encoding="utf-8")
         with (folder / "evidence.bundle").open("wb") as file:
             client.bundle(session_id, file)

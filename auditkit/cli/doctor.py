@@ -294,13 +294,12 @@ def _base_builder() -> Diagnosis:
 
 
 def _server(url: str) -> Diagnosis:
-    from developer_agent.client import ServerClient
-    from developer_agent.errors import ServerError
+    from auditkit.client import AuditorClient, ClientError
 
     try:
-        with ServerClient(url) as client:
-            client.healthy()
-    except ServerError as error:
+        with AuditorClient(url, retries=0) as client:
+            client.health()
+    except ClientError as error:
         return Diagnosis(
             "auditor's server", "missing", str(error), "check the address and start it"
         )

@@ -2,6 +2,7 @@
 
 from pydantic import ValidationError
 
+from auditkit.client_errors import ClientError
 from auditkit.data.errors import DataError
 from auditkit.evidence.errors import EvidenceError
 from auditkit.mint.errors import MintError
@@ -19,6 +20,7 @@ class UsageError(Exception):
 
 EXPECTED_ERRORS = (
     AgentError,
+    ClientError,
     ContainerError,
     DataError,
     EvidenceError,

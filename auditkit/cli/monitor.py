@@ -15,8 +15,8 @@ from rich.table import Table
 
 from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, error_console, print_json, quoted
+from auditkit.client_errors import ClientError
 from auditkit.evidence.errors import EvidenceError
-from developer_agent.errors import AgentError
 
 if TYPE_CHECKING:
     from auditkit.cli.registry_follower import Follower, NewEntry
@@ -78,12 +78,12 @@ def monitor(
         auditkit monitor https://audit.example.org --trust-root trust-root.json --state mark.json
     """
     from auditkit.cli.registry_follower import Follower
+    from auditkit.client import AuditorClient
     from auditor_server.trust_files import TrustFile
-    from developer_agent.client import ServerClient
 
     if not trust_root.is_file():
         raise UsageError(f"there is no trust root at {trust_root}; ask the auditor for it")
-    with ServerClient(server) as client:
+    with AuditorClient(server) as client:
         follower = Follower(client, TrustFile(trust_root), state, most_age)
         while True:
             try:
@@ -91,7 +91,7 @@ def monitor(
             except EvidenceError as error:
                 _raise_alarm(follower, error, alarm_command)
                 raise
-            except AgentError as error:
+            except ClientError as error:
                 if once:
                     raise
                 _check_not_silent(follower, error, alarm_command)
@@ -103,7 +103,7 @@ def monitor(
             time.sleep(every)
 
 
-def _check_not_silent(follower: "Follower", error: AgentError, command: str | None) -> None:
+def _check_not_silent(follower: "Follower", error: ClientError, command: str | None) -> None:
     """Go on without an answer, but not for longer than a head may be old."""
     from auditkit.evidence.monitoring import check_age
 

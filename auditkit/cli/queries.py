@@ -74,28 +74,34 @@ def query(
     other image for the code of any member.
     """
     from auditkit.evidence import canonical, dsse, statements
-    from auditkit.mint.calibration import control_false_discoveries
     from schemas import AssuranceLevel, MembershipVerdict
 
     files = _image_files(images)
     contents = [(visible(file.name), file.read_bytes()) for file in files]
     opened = _openings(openings or [], len(files))
     with connect(server, token_file) as client:
-        envelopes = client.query(session, contents, false_positive_rate, opened, purpose)
+        answer = client.query(
+            session,
+            contents,
+            false_positive_rate=false_positive_rate,
+            openings=opened,
+            purpose=purpose,
+        )
+    envelopes = [canonical.to_bytes(verdict) for verdict in answer.verdicts]
     verdicts = [
         statements.parse(
             dsse.Envelope.from_bytes(data).payload, statements.VERDICT_PREDICATE, MembershipVerdict
         )
         for data in envelopes
     ]
-    adjusted = control_false_discoveries([verdict.p_value for verdict in verdicts])
+    adjusted = answer.adjusted_p_values
     if as_json:
         print_json(
             [
                 {
                     "file": str(file),
                     "verdict": verdict.as_json(),
-                    "adjusted_p_value": float(p_value),
+                    "adjusted_p_value": p_value,
                     "envelope": canonical.parse(data),
                 }
                 for file, verdict, p_value, data in zip(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from auditkit.client import AuditorClient
 from auditkit.evidence.document_checks import CosignatureThresholdError
 from auditkit.evidence.errors import TrustRootError, UnsignedNoteError
 from auditkit.evidence.monitoring import EntriesWithheldError, Mark, Reading
@@ -12,7 +13,6 @@ from auditkit.evidence.registry_head import RegistryKeyError, registry_origin
 from auditkit.evidence.trust import read_trust_root
 from auditkit.evidence.trust_history import TrustHistory
 from auditor_server.trust_files import TrustFile, write_durably
-from developer_agent.client import ServerClient
 from schemas import RegistryEntry
 
 ENTRIES_PER_REQUEST = 1_000
@@ -42,7 +42,7 @@ class Follower:
         found: the head that was fetched last, to be kept as evidence when it raises an alarm.
     """
 
-    client: ServerClient
+    client: AuditorClient
     trust_file: TrustFile
     state: Path
     most_age_seconds: float | None = None
@@ -68,16 +68,17 @@ class Follower:
 
         Raises:
             EvidenceError: an alarm; the mark stays where it was.
-            AgentError: the server cannot be reached, or answers something else.
+            ClientError: the server cannot be reached, or answers something else.
             OSError: the mark or the trust root cannot be read or written.
         """
         self.found = b""
         mark = self.mark()
-        self.found = self.client.registry_head()
+        self.found = self.client.registry_checkpoint()
         history, reading = self._open(mark, now)
         proof: Sequence[bytes] = ()
         if 0 < reading.start < reading.end:
-            proof = self.client.registry_consistency(reading.start, reading.end)
+            found = self.client.consistency_proof(reading.start, reading.end)
+            proof = [bytes.fromhex(node) for node in found.proof]
         reading.prove(proof)
         entries = [
             NewEntry(index, reading.read(leaf))
@@ -121,11 +122,14 @@ class Follower:
 
     def _updated(self, history: TrustHistory, now: datetime) -> TrustHistory:
         """Return the history with every version that the server has; verified, and kept."""
-        newest = self.client.trust_root()
+        newest = self.client.trust_root().to_bytes()
         _, root = read_trust_root(newest)
         known = {version.root.version for version in history.versions}
         wanted = [number for number in range(1, root.version) if number not in known]
-        others = [self.client.trust_root(number) for number in wanted[-MOST_TRUST_ROOT_VERSIONS:]]
+        others = [
+            self.client.trust_root(number).to_bytes()
+            for number in wanted[-MOST_TRUST_ROOT_VERSIONS:]
+        ]
         return self.trust_file.update([*others, newest], now)
 
     def _leaves(self, start: int, end: int) -> Iterator[bytes]:

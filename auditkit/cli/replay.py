@@ -75,7 +75,7 @@ def draw(
     asked = DrawRequest(uniform=uniform, largest=largest, most_steps=most_steps)
     with connect(server, token_file) as client:
         envelope = client.draw_segments(session, asked)
-    _write(output, envelope)
+    _write(output, envelope.to_bytes())
     console.print(f"wrote {quoted(output)}; hand it to the developer, who opens it with")
     console.print(f"  auditkit disclose CONFIG --draw {output} --output packages", markup=False)
 
@@ -247,7 +247,7 @@ def replay(
     _write(output, result.model_dump_json(indent=2).encode() + b"\n")
     if submit and server is not None:
         with connect(server, token_file) as client:
-            client.submit_replay(result.session_id, result)
+            client.add_replay(result.session_id, result)
     if as_json:
         print_json(result.as_json())
     else:

@@ -9,9 +9,11 @@ import typer
 from rich.table import Table
 
 from auditkit.cli.auditor import (
+    DEFAULT_FIRST_TOKENS_DAYS,
     DEFAULT_HOME,
     DatabaseOption,
     HomeOption,
+    TokenDaysOption,
     database_secret,
     report_home,
     write_tokens,
@@ -87,6 +89,7 @@ def init(
     days: DaysOption = DEFAULT_DAYS,
     passphrase_file: PassphraseFileOption = None,
     module: ModuleOption = None,
+    token_days: TokenDaysOption = DEFAULT_FIRST_TOKENS_DAYS,
     database_url: DatabaseOption = None,
 ) -> None:
     """Set up an auditor whose root keys are kept offline; the server's keys are delegated.
@@ -97,17 +100,19 @@ def init(
 
     ring = key_ring(passphrase_file, module)
     public, signers = _enrolled(ring, root_keys)
+    now, tokens_lifetime = datetime.now(UTC), timedelta(days=token_days)
     created = create_home(
         home,
         auditor,
         origin,
-        datetime.now(UTC),
+        now,
         root_keys=RootKeys(signers, public, threshold),
         lifetime=timedelta(days=days),
+        tokens_lifetime=tokens_lifetime,
         database_url=database_secret(database_url),
     )
     write_tokens(created)
-    report_home(created)
+    report_home(created, now + tokens_lifetime)
     _print_version(created.history().versions[-1], datetime.now(UTC))
 
 
@@ -443,17 +448,17 @@ def _signers(
 
 
 def _fetch(server: str, known: int) -> list[bytes]:
-    from developer_agent.client import ServerClient
+    from auditkit.client import AuditorClient
 
-    with ServerClient(server, None) as client:
-        newest = client.trust_root()
+    with AuditorClient(server) as client:
+        newest = client.trust_root().to_bytes()
         number = trust_roots.read_trust_root(newest)[1].version
         if number - known > MOST_NEW_VERSIONS:
             raise UsageError(
                 f"the server's trust root has version {number}, yours {known}; more than "
                 f"{MOST_NEW_VERSIONS} at once are not fetched, ask the auditor for a newer one"
             )
-        between = [client.trust_root(version) for version in range(known + 1, number)]
+        between = [client.trust_root(version).to_bytes() for version in range(known + 1, number)]
     return [*between, newest]
 
 

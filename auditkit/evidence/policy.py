@@ -16,6 +16,9 @@ from schemas import (
     WeightRange,
 )
 
+# No set is larger than what JSON carries exactly; the reciprocal of the least rates is infinite.
+MOST_COUNTED = 2.0**53
+
 
 class PolicyError(EvidenceError):
     """The request asks for something that the order does not allow."""
@@ -338,7 +341,7 @@ def _check_states(order: AuditOrder, request: SessionRequest) -> None:
 def _check_pool(order: AuditOrder, request: SessionRequest) -> None:
     sizes = split_sizes(order.split, request.pool.size)
     # A p-value is at least 1 / (|C| + 1); with a smaller C no verdict could ever say `member`.
-    carrying = math.ceil(1.0 / order.false_positive_rate) - 1
+    carrying = math.ceil(min(1.0 / order.false_positive_rate, MOST_COUNTED)) - 1
     least = max(order.least_calibration_samples, carrying)
     if sizes.calibration < least:
         raise PoolTooSmallError(

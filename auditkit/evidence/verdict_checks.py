@@ -40,7 +40,7 @@ def verdicts(
     """
     bundle = documents.bundle
     if not bundle.verdicts:
-        return Skipped("nothing has been asked yet")
+        return Skipped("there are no verdicts here")
     if seal is None or bundle.scores is None:
         raise VerdictError("there are verdicts, and no sealed model that they could be about")
     if sealed_at is None:

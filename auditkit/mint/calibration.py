@@ -12,6 +12,9 @@ from auditkit.mint.errors import (
 
 Scores = NDArray[np.float64]
 
+# No set is larger than what JSON carries exactly; the reciprocal of the least rates is infinite.
+MOST_COUNTED = 2.0**53
+
 
 def p_values(scores: ArrayLike, calibration_scores: ArrayLike) -> Scores:
     """Return the conformal p-value (1 + #{c in C : c >= s}) / (|C| + 1) of every score, (n,).
@@ -62,7 +65,7 @@ def check_reachable(calibration_size: int, false_positive_rate: float) -> None:
     """
     check_rate(false_positive_rate)
     if not reachable(calibration_size, false_positive_rate):
-        needed = int(np.ceil(1.0 / false_positive_rate)) - 1
+        needed = int(np.ceil(min(1.0 / false_positive_rate, MOST_COUNTED))) - 1
         raise CalibrationTooSmallError(
             f"a false-positive rate of {false_positive_rate:g} needs at least {needed} calibration "
             f"samples, found {calibration_size}; choose a larger rate or a larger C"

@@ -70,6 +70,8 @@ def report_input(
     trust_root: TrustRoot | TrustHistory,
     report: VerificationReport,
     generated_at: datetime,
+    *,
+    with_verdicts: bool = True,
 ) -> ReportInput:
     """Collect the content of the report of one session.
 
@@ -78,6 +80,7 @@ def report_input(
         trust_root: the one that `report` was made with.
         report: what `verify_bundle` found in this bundle.
         generated_at: time to print on the report, with a time zone.
+        with_verdicts: False: the bundle's reader is not given them, and the report says so.
 
     Raises:
         UnreadableBundleError: order, request or grant cannot be read, so there is no session to
@@ -123,6 +126,7 @@ def report_input(
         task_losses=losses,
         description=_description(bundle, log.seal, remarks),
         verdicts=_verdicts(bundle, history, remarks),
+        with_verdicts=with_verdicts,
         continuations=continuations,
         remarks=tuple(remarks),
     )

@@ -122,6 +122,7 @@ class ReportInput:
     task_losses: Mapping[CohortName, FloatArray] = field(default_factory=dict)
     description: ModelDescription | None = None
     verdicts: tuple[QueriedSample, ...] = ()
+    with_verdicts: bool = True
     continuations: tuple[FurtherContainer, ...] = ()
     remarks: tuple[str, ...] = ()
 

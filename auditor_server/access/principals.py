@@ -33,3 +33,11 @@ class Principal:
         Whoever does not is never given what the auditor keeps from a developer.
         """
         return self.organisation == AUTHORITY and self.role != "developer"
+
+    @property
+    def sees_verdicts(self) -> bool:
+        """A question about a picture is personal data of who is in it, and no developer's concern.
+
+        Whoever may ask such questions may see what was answered; developers may do neither.
+        """
+        return self.role != "developer"

@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request, Security
+from fastapi.security.http import HTTPBase
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -14,6 +15,7 @@ from auditor_server.context import Auditor
 from auditor_server.errors import (
     BodyTooLargeError,
     InvalidDocumentError,
+    InvalidParameterError,
     MissingPartError,
     NotAllowedError,
     OutOfScopeError,
@@ -21,10 +23,20 @@ from auditor_server.errors import (
 from auditor_server.settings import MEBIBYTE, ServerSettings
 from auditor_server.tokens import Principal, TokenRole
 from auditor_server.witnesses import Witnesses
+from schemas.base import Name
 
 Limit = Callable[[ServerSettings], int]
+SessionId = Annotated[Name, Path(description="a session, as its grant names it")]
+BEARER = HTTPBase(
+    scheme="bearer",
+    scheme_name="bearer",
+    description="A token from the auditor (`auditkit access token create`). Its role says what it "
+    "may do, its organisation whose sessions it sees.",
+    auto_error=False,
+)
 # Boundaries, part headers and file names around the files themselves.
 MULTIPART_OVERHEAD_BYTES = MEBIBYTE
+MOST_SHOWN_CHARACTERS = 200
 
 
 def _auditor(request: Request) -> Auditor:
@@ -34,6 +46,22 @@ def _auditor(request: Request) -> Auditor:
 AuditorServer = Annotated[Auditor, Depends(_auditor)]
 
 
+def known_parameters(request: Request) -> None:
+    """Refuse a parameter that a route does not have: it may be a misspelled one that matters.
+
+    Raises:
+        InvalidParameterError: there is one.
+
+    """
+    known = sorted(field.alias for field in request.scope["route"].dependant.query_params)
+    unknown = sorted(set(request.query_params) - set(known))
+    if unknown:
+        raise InvalidParameterError(
+            f"expected no other parameters than {', '.join(known) or 'none'}, found "
+            f"{', '.join(map(repr, unknown))[:MOST_SHOWN_CHARACTERS]}"
+        )
+
+
 def _witnesses(request: Request) -> Witnesses:
     return cast("Witnesses", request.app.state.witnesses)
 
@@ -41,7 +69,10 @@ def _witnesses(request: Request) -> Witnesses:
 AskedWitnesses = Annotated[Witnesses, Depends(_witnesses)]
 
 
-def _authenticated(request: Request, auditor: AuditorServer) -> Principal:
+def _authenticated(
+    request: Request, auditor: AuditorServer, declared: Annotated[object, Security(BEARER)]
+) -> Principal:
+    del declared  # for the API's description; what is wrong with a token is told by its errors
     authorization = request.headers.get("Authorization")
     principal = tokens.authenticate(auditor.store, authorization, auditor.now())
     observing.note_principal(request, principal.name)

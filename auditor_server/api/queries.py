@@ -1,26 +1,41 @@
 """Queries: whether an image was shown to the model."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import FormData, UploadFile
 
+from auditkit.data.errors import DataError
 from auditkit.data.names import shown
-from auditkit.evidence import canonical
+from auditkit.evidence.errors import EvidenceError
+from auditkit.mint.errors import MintError
 from auditor_server import queries
 from auditor_server.access import questions
-from auditor_server.api.dependencies import AuditorServer, Examiner, form_up_to
+from auditor_server.api.answers import JSON, file_field, form_body, refusals
+from auditor_server.api.dependencies import AuditorServer, Examiner, SessionId, form_up_to
 from auditor_server.documents import parse
 from auditor_server.errors import (
     BodyTooLargeError,
+    CodesNotUsedError,
+    CustomModelError,
+    HeldQueryError,
+    InferenceBusyError,
+    InferenceCrashedError,
+    InferenceMemoryError,
+    InferenceTimeoutError,
     InvalidDocumentError,
     MissingPartError,
+    OpeningSessionError,
     OpeningsNumberError,
+    PurposeMissingError,
+    SessionNotSubmittedError,
+    WeightsDroppedError,
 )
 from auditor_server.loaded_models import ModelCache
 from auditor_server.queries import QueryImage
 from auditor_server.settings import ServerSettings
 from schemas import SampleOpening
+from schemas.wire import QueryAnswer, SignedDocument
 
 router = APIRouter(prefix="/sessions/{session_id}/queries", tags=["queries"])
 
@@ -46,17 +61,58 @@ def _models(request: Request) -> ModelCache:
     return models
 
 
-@router.post("")
+@router.post(
+    "",
+    openapi_extra=form_body(
+        {
+            IMAGES_PART: {
+                "type": "array",
+                "items": file_field("PNG, JPEG, BMP, GIF, PPM, TIFF or WebP"),
+                "minItems": 1,
+            },
+            OPENINGS_PART: {
+                "type": "array",
+                "items": file_field("a SampleOpening", JSON),
+                "description": "one for each image, to ask for its own code; or none",
+            },
+            PURPOSE_FIELD: {
+                "type": "string",
+                "maxLength": questions.MOST_PURPOSE_CHARACTERS,
+                "description": "what is asked for; only an auditor may leave it out",
+            },
+        },
+        required=(IMAGES_PART,),
+    ),
+    responses=refusals(
+        HeldQueryError,
+        SessionNotSubmittedError,
+        WeightsDroppedError,
+        CodesNotUsedError,
+        PurposeMissingError,
+        InvalidDocumentError,
+        MissingPartError,
+        OpeningsNumberError,
+        OpeningSessionError,
+        CustomModelError,
+        EvidenceError,
+        MintError,
+        DataError,
+        InferenceMemoryError,
+        InferenceTimeoutError,
+        InferenceCrashedError,
+        InferenceBusyError,
+    ),
+)
 def query_images(
     *,
     request: Request,
     principal: Examiner,
     auditor: AuditorServer,
     models: Annotated[ModelCache, Depends(_models)],
-    session_id: str,
+    session_id: SessionId,
     form: QueryForm,
     false_positive_rate: FalsePositiveRate = None,
-) -> dict[str, Any]:
+) -> QueryAnswer:
     """Return one signed verdict (DSSE) per image, and p-values adjusted for their number.
 
     Who asks, and what for, is in the audit trail before anything is answered.
@@ -66,10 +122,12 @@ def query_images(
     images = _images(form, auditor.settings)
     questions.admit(auditor, principal, session, _purpose(form), [image.data for image in images])
     answer = queries.query(auditor, models, session, images, false_positive_rate)
-    return {
-        "verdicts": [canonical.parse(verdict.to_bytes()) for verdict in answer.verdicts],
-        "adjusted_p_values": list(answer.adjusted_p_values),
-    }
+    return QueryAnswer(
+        verdicts=tuple(
+            SignedDocument.from_bytes(verdict.to_bytes()) for verdict in answer.verdicts
+        ),
+        adjusted_p_values=tuple(answer.adjusted_p_values),
+    )
 
 
 def _purpose(form: FormData) -> str | None:

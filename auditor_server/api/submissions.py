@@ -5,15 +5,34 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from starlette.datastructures import FormData
 
+from auditkit.evidence.errors import EvidenceError
+from auditkit.mint.errors import MintError
 from auditor_server import submissions, verification
+from auditor_server.api.answers import JSON, file_field, form_body, refusals
 from auditor_server.api.dependencies import (
     AskedWitnesses,
     AuditorServer,
+    SessionId,
     Trainer,
     file_part,
     form_up_to,
 )
-from auditor_server.errors import HeldPartError
+from auditor_server.errors import (
+    CalibrationScoresError,
+    DescriptionMismatchError,
+    HeldExchangesError,
+    HeldPartError,
+    InferenceBusyError,
+    InferenceCrashedError,
+    InferenceMemoryError,
+    InferenceTimeoutError,
+    InvalidDocumentError,
+    MissingPartError,
+    ScoresMismatchError,
+    SessionNotSealedError,
+    WeightsDroppedError,
+    WeightsError,
+)
 from auditor_server.held_submissions import is_held
 from auditor_server.settings import ServerSettings
 from schemas import VerificationReport
@@ -33,12 +52,41 @@ def _most_bytes(settings: ServerSettings) -> int:
 SubmissionForm = Annotated[FormData, Depends(form_up_to(_most_bytes, lambda _: len(PARTS)))]
 
 
-@router.put("")
+@router.put(
+    "",
+    openapi_extra=form_body(
+        {
+            "weights": file_field("M+ (safetensors)"),
+            "description": file_field("a ModelDescription", JSON),
+            "scores": file_field("scores of the cohorts (safetensors)"),
+        },
+        required=("description",),
+        description="All three files; where the auditor holds T, the description alone.",
+    ),
+    responses=refusals(
+        SessionNotSealedError,
+        WeightsDroppedError,
+        InvalidDocumentError,
+        MissingPartError,
+        HeldPartError,
+        HeldExchangesError,
+        CalibrationScoresError,
+        DescriptionMismatchError,
+        ScoresMismatchError,
+        WeightsError,
+        EvidenceError,
+        MintError,
+        InferenceMemoryError,
+        InferenceTimeoutError,
+        InferenceCrashedError,
+        InferenceBusyError,
+    ),
+)
 def submit_model(
     principal: Trainer,
     auditor: AuditorServer,
     witnesses: AskedWitnesses,
-    session_id: str,
+    session_id: SessionId,
     form: SubmissionForm,
 ) -> VerificationReport:
     """Submit weights, description and scores; the answer is the verification of the session."""

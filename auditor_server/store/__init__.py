@@ -1,6 +1,7 @@
 """What the server keeps: rows in a database, large files in a content-addressed folder."""
 
 from auditor_server.store.blobs import BlobStore
+from auditor_server.store.lists import Place
 from auditor_server.store.models import (
     ContinuationRow,
     OrderRow,
@@ -26,6 +27,7 @@ __all__ = [
     "ContinuationRow",
     "OrderRow",
     "OrganisationRow",
+    "Place",
     "Registration",
     "RegistryHeadRow",
     "ReplayRow",

@@ -7,6 +7,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     String,
@@ -137,12 +138,15 @@ class TrailRow(Base):
 
 
 class OrderRow(Base):
-    """An order as it was signed."""
+    """An order as it was signed; `developer` is whom it names."""
 
     __tablename__ = "orders"
 
+    __table_args__ = (Index("ix_orders_received_at", "received_at", "order_id"),)
+
     order_id: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[str] = mapped_column(unique=True)
+    developer: Mapped[str]
     envelope: Mapped[bytes]
     received_at: Mapped[datetime]
 
@@ -156,7 +160,10 @@ class SessionRow(Base):
 
     __tablename__ = "sessions"
 
-    __table_args__ = (UniqueConstraint("order_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("order_id", "number"),
+        Index("ix_sessions_opened_at", "opened_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     order_id: Mapped[str] = mapped_column(ForeignKey("orders.order_id"), index=True)

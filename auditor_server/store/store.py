@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker, undefer
@@ -14,6 +14,7 @@ from auditor_server.store import registrations
 from auditor_server.store.access import AccessStore
 from auditor_server.store.custody import CustodyStore
 from auditor_server.store.engine import ROW_LOCK, check_durable, reading, settled
+from auditor_server.store.lists import ListStore
 from auditor_server.store.migrations import check_current, upgrade
 from auditor_server.store.models import (
     ContinuationRow,
@@ -56,6 +57,7 @@ class Store:
         self.custody = CustodyStore(self._write, self._read)
         self.access = AccessStore(self._write, self._read)
         self.trail = TrailStore(self._write, self._read)
+        self.lists = ListStore(self._read)
 
     def prepare(self) -> None:
         """Bring the tables to those of this version of the server.
@@ -128,12 +130,6 @@ class Store:
         """Return one order."""
         with self._read() as transaction:
             return transaction.get(OrderRow, order_id)
-
-    def orders(self) -> Sequence[OrderRow]:
-        """Return all orders, oldest first."""
-        with self._read() as transaction:
-            statement = select(OrderRow).order_by(OrderRow.received_at, OrderRow.order_id)
-            return transaction.scalars(statement).all()
 
     # Sessions
 
@@ -209,16 +205,6 @@ class Store:
             statement = select(SessionRow).where(SessionRow.request_digest == request_digest)
             return transaction.scalar(statement)
 
-    def sessions(self, organisation: str | None = None) -> Sequence[SessionRow]:
-        """Return all sessions, or those of one organisation, oldest first."""
-        statement = select(SessionRow).order_by(SessionRow.opened_at, SessionRow.id)
-        if organisation is not None:
-            statement = statement.join(TokenRow, TokenRow.id == SessionRow.owner).where(
-                TokenRow.organisation == organisation
-            )
-        with self._read() as transaction:
-            return transaction.scalars(statement).all()
-
     def opened_by(self, organisation: str, session_id: str) -> bool:
         """Tell whether a session is there and was opened by one of an organisation's tokens."""
         statement = (
@@ -228,39 +214,6 @@ class Store:
         )
         with self._read() as transaction:
             return transaction.scalar(statement) is not None
-
-    def count_sessions(
-        self, organisation: str | None, session_id: str | None, states: Collection[SessionState]
-    ) -> int:
-        """Return how many sessions are in one of `states`.
-
-        Args:
-            organisation: that opened them; None: any.
-            session_id: the only one that counts; None: all do.
-            states: in which they are.
-        """
-        among = _is_among(organisation, session_id, states)
-        statement = select(func.count()).select_from(SessionRow).where(among)
-        with self._read() as transaction:
-            return transaction.scalar(statement) or 0
-
-    def newest_sessions(
-        self,
-        organisation: str | None,
-        session_id: str | None,
-        states: Collection[SessionState],
-        *,
-        first: int,
-        most: int,
-    ) -> Sequence[SessionRow]:
-        """Return a page of the sessions that `count_sessions` counts, newest first."""
-        newest = (
-            select(SessionRow)
-            .where(_is_among(organisation, session_id, states))
-            .order_by(SessionRow.opened_at.desc(), SessionRow.id.desc())
-        )
-        with self._read() as transaction:
-            return transaction.scalars(newest.offset(first).limit(most)).all()
 
     def last_cosigned_at(self, session_id: str) -> datetime | None:
         """Return when the last checkpoint of a session was cosigned."""
@@ -572,6 +525,16 @@ class Store:
         with self._read() as transaction:
             return transaction.scalars(statement).all()
 
+    def replay_page(self, session_id: str, after: int, most: int) -> Sequence[ReplayRow]:
+        """Return draws of a session with numbers above `after`, in the order of drawing."""
+        statement = (
+            select(ReplayRow)
+            .where(ReplayRow.session_id == session_id, ReplayRow.number > after)
+            .order_by(ReplayRow.number)
+        )
+        with self._read() as transaction:
+            return transaction.scalars(statement.limit(most)).all()
+
     # What was stored before there was a registry
 
     def register_all(self, now: datetime) -> None:
@@ -605,18 +568,6 @@ class Store:
 def _lock(transaction: Session, session_id: str) -> SessionRow:
     """Let nobody else change a session before the transaction ends."""
     return transaction.get_one(SessionRow, session_id, with_for_update=ROW_LOCK)
-
-
-def _is_among(
-    organisation: str | None, session_id: str | None, states: Collection[SessionState]
-) -> ColumnElement[bool]:
-    conditions: list[ColumnElement[bool]] = [SessionRow.state.in_(states)]
-    if organisation is not None:
-        owners = select(TokenRow.id).where(TokenRow.organisation == organisation)
-        conditions.append(SessionRow.owner.in_(owners))
-    if session_id is not None:
-        conditions.append(SessionRow.id == session_id)
-    return and_(*conditions)
 
 
 def _segments_of(session_id: str) -> Select[SegmentRow]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-API_PREFIX = "/v1"
+from auditor_server.api.routes import API_PREFIX
+
 STATIC_PREFIX = "/static"
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -24,7 +25,11 @@ PAGE = COMMON | {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-API = COMMON | {"Content-Security-Policy": "frame-ancestors 'none'"}
+# What the API answers is kept by nobody, unless the answer says so itself.
+API = COMMON | {
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
 
 
 def headers_of(path: str) -> Mapping[str, str]:
@@ -34,7 +39,7 @@ def headers_of(path: str) -> Mapping[str, str]:
 
 def is_of_api(path: str) -> bool:
     """Tell whether an address belongs to the API, whose errors are documents and no pages."""
-    return path == API_PREFIX or path.startswith((f"{API_PREFIX}/", "/openapi.json"))
+    return path == API_PREFIX or path.startswith(f"{API_PREFIX}/")
 
 
 class SecurityHeaders:

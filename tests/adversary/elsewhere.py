@@ -179,6 +179,7 @@ NO_ATTACK = {
     "AccessNameError": "a mistake of the auditor's",
     "PasswordTooShortError": "a mistake of the auditor's",
     "MissingPartError": "a mistake in a form",
+    "InvalidParameterError": "a mistake in an address",
     "UnstorableValueError": "a name or a number that no database can hold",
     "OpeningsNumberError": "a mistake in a form",
     "WeightsDroppedError": "asking for what the auditor no longer keeps",

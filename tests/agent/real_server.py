@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from auditkit.client import AuditorClient
 from auditkit.evidence import canonical, dsse
 from auditkit.evidence.keys import SigningKey
 from auditor_server.home import Home, create_home
@@ -62,8 +63,8 @@ def real_server(folder: Path) -> Iterator[Server]:
     order = sign_order(home, make_order(ORDER, now))
     with serving(home) as url:
         server = Server(home, url, canonical.sha256_hex(order.payload))
-        with server.client("auditor") as auditor:
-            auditor.publish_order(order.to_bytes())
+        with AuditorClient(url, home.tokens["auditor"]) as auditor:
+            auditor.add_order(order)
         yield server
 
 

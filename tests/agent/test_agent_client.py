@@ -1,7 +1,6 @@
 """The client against a server that answers what the test says."""
 
 import base64
-import io
 import json
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ import pytest
 from developer_agent.client import ServerClient
 from developer_agent.errors import (
     NotAuthorisedError,
-    ServerError,
     ServerRefusedError,
     ServerUnreachableError,
     UnexpectedAnswerError,
@@ -178,11 +176,9 @@ def test_an_answer_of_another_kind_is_not_believed(
     server: Answers, client: ServerClient, body: bytes
 ) -> None:
     server.body = body
-    for call in (client.orders, client.sessions, lambda: client.verification("s")):
+    for call in (client.sessions, lambda: client.verification("s")):
         with pytest.raises(UnexpectedAnswerError):
             call()
-    with pytest.raises(UnexpectedAnswerError):
-        client.query("s", [("a.png", b"x")])
 
 
 def test_opening_a_session_sends_the_exact_request(server: Answers, client: ServerClient) -> None:
@@ -192,22 +188,6 @@ def test_opening_a_session_sends_the_exact_request(server: Answers, client: Serv
     assert sent["request"] == '{"a":1.0}'
     assert base64.b64decode(sent["pool_leaves"]) == b"\0" * 64
     assert base64.b64decode(sent["test_leaves"]) == b"\1" * 32
-
-
-def test_a_query_sends_images_and_returns_one_verdict_each(
-    server: Answers, client: ServerClient
-) -> None:
-    server.body = b'{"verdicts": [{"b": 1, "a": 2}, {}]}'
-    pictures = [("a.png", b"first"), ("b.png", b"second")]
-    verdicts = client.query("s", pictures, 0.01, purpose="complaint 7")
-    assert verdicts == [b'{"a":2,"b":1}', b"{}"]
-    _, path, headers, body = server.asked[0]
-    assert path == "/v1/sessions/s/queries?false_positive_rate=0.01"
-    assert headers["Content-Type"].startswith("multipart/form-data")
-    assert body.index(b"first") < body.index(b"second") < body.index(b"complaint 7")
-    assert b'name="purpose"\r\n' in body  # a field and no file; the address does not have it
-    with pytest.raises(UnexpectedAnswerError, match="another number"):
-        client.query("s", [("a.png", b"first")])
 
 
 def test_submitting_streams_the_three_files(
@@ -223,22 +203,3 @@ def test_submitting_streams_the_three_files(
     assert (method, path) == ("PUT", "/v1/sessions/s/submission")
     for part in (b'name="weights"', b'name="description"', b'name="scores"'):
         assert part in body
-
-
-def test_a_bundle_is_written_as_it_comes(server: Answers, client: ServerClient) -> None:
-    server.body = bytes(range(256)) * 10_000
-    file = io.BytesIO()
-    assert client.bundle("s", file) == len(server.body)
-    assert file.getvalue() == server.body
-
-
-def test_a_bundle_that_breaks_off_is_no_bundle(server: Answers, client: ServerClient) -> None:
-    server.headers = {"Content-Length": "100"}  # before the true one: the body ends too early
-    server.body = b"half"
-    with pytest.raises(ServerError):
-        client.bundle("s", io.BytesIO())
-
-
-def test_a_report_is_text(server: Answers, client: ServerClient) -> None:
-    server.body = "<h1>Prüfbericht</h1>".encode()
-    assert client.report("s") == "<h1>Prüfbericht</h1>"

@@ -2,7 +2,7 @@
 
 import json
 import stat
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditkit.cli.application import app
+from auditkit.cli.auditor import DEFAULT_FIRST_TOKENS_DAYS
 from auditor_server.access import trail
 from auditor_server.access.principals import AUTHORITY, ROLES, Principal
 from auditor_server.access.sign_in import principal_of_cookie, sign_in
@@ -23,12 +24,13 @@ from auditor_server.errors import (
     RoleOrganisationError,
     SessionNotFoundError,
     SignInError,
+    TokenExpiredError,
     TokenNotFoundError,
     TokenRevokedError,
     UserExistsError,
     UserNotFoundError,
 )
-from auditor_server.home import FIRST_DEVELOPER, create_home
+from auditor_server.home import FIRST_DEVELOPER, create_home, open_home
 from auditor_server.settings import ServerSettings
 from auditor_server.tokens import authenticate
 
@@ -194,3 +196,21 @@ def test_the_trail_tells_who_asked_about_a_picture(
     # Looking is itself in the trail.
     assert shell.listed("trail")[0]["action"] == "trail"
     assert shell.listed("trail")[0]["principal"].startswith("home/")
+
+
+@pytest.mark.parametrize("days", [None, 7.0])
+def test_the_first_tokens_end_and_say_what_to_do_then(tmp_path: Path, days: float | None) -> None:
+    home = tmp_path / "home"
+    chosen = [] if days is None else ["--token-days", str(days)]
+    before = datetime.now(UTC)
+    made = CliRunner().invoke(app, ["init", "--home", str(home), *chosen])
+    assert made.exit_code == 0, made.output
+    lifetime = timedelta(days=days or DEFAULT_FIRST_TOKENS_DAYS)
+    assert f"they end on {before + lifetime:%Y-%m-%d}" in made.output
+    store = open_home(home).open_store()
+    for role in ROLES:
+        bearer = f"Bearer {(home / 'tokens' / f'{role}.token').read_text()}"
+        assert authenticate(store, bearer, before + lifetime).role == role
+        with pytest.raises(TokenExpiredError, match=r"ended on .* UTC; .*access token create"):
+            authenticate(store, bearer, before + lifetime + timedelta(minutes=5))
+    store.close()

@@ -31,7 +31,7 @@ def test_the_variable_names_the_database(
     assert not (home / DATABASE_FILE).exists()
     assert (home / "tokens" / "developer.token").is_file()
     store = open_home(home).open_store(SecretStr(url))
-    assert [order.order_id for order in store.orders()] == ["digits"]
+    assert [order.order_id for order in store.lists.orders(None, None, None, 9)] == ["digits"]
     store.close()
 
     # Without it nothing is filed in a new and empty database, where nobody would look for it.

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from auditkit.cli.registry_follower import Follower
+from auditkit.client import AuditorClient
 from auditkit.evidence import canonical, merkle
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.monitoring import EntriesWithheldError, Mark, MarkError
@@ -28,7 +29,6 @@ from auditor_server.context import Auditor
 from auditor_server.home import Home, create_home
 from auditor_server.settings import ServerSettings
 from auditor_server.trust_files import TrustFile
-from developer_agent.client import ServerClient
 from schemas import ConsistencyProof, RegistryEntries, Role, TrustRoot
 from tests.evidence.registries import KEYS, ORIGIN, Registry, digest_of, trust_root
 
@@ -261,7 +261,9 @@ def honest(shown: LyingServer, count: int = 5) -> None:
 
 def follower_of(shown: LyingServer, folder: Path, **options: float) -> Follower:
     trust_file = TrustFile(folder / "trust-root.json")
-    return Follower(ServerClient(shown.url), trust_file, folder / "mark.json", **options)
+    return Follower(
+        AuditorClient(shown.url, retries=0), trust_file, folder / "mark.json", **options
+    )
 
 
 def show_fork(shown: LyingServer) -> None:

@@ -267,6 +267,11 @@ CASES: dict[str, tuple[dict[str, Any], SessionRequest, type[policy.PolicyError]]
         request(),
         policy.PoolTooSmallError,
     ),
+    "calibration samples for the least rate of all": (
+        {"false_positive_rate": 5e-324},
+        request(),
+        policy.PoolTooSmallError,
+    ),
     "T held by the auditor": (
         {"custodies": ("developer",), "outage_policy": "pause"},
         request({"mint": MintConfig(custody="auditor")}),

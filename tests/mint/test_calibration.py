@@ -57,6 +57,12 @@ def test_one_in_a_thousand_needs_999_calibration_samples(size: int) -> None:
         flag_members([1.0], np.zeros(size), 0.001)
 
 
+def test_the_least_rate_of_all_is_refused_like_others() -> None:
+    """Its reciprocal is infinite."""
+    with pytest.raises(CalibrationTooSmallError, match="calibration samples, found 99"):
+        flag_members([1.0], np.zeros(99), 5e-324)
+
+
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
 def test_a_rate_that_is_no_proportion_is_refused(rate: float) -> None:
     with pytest.raises(FalsePositiveRateError, match="above 0 and below 1"):

@@ -78,10 +78,17 @@ from schemas import (
 )
 from schemas.base import Schema
 from schemas.wire import (
+    DocumentSignature,
+    DrawnReplay,
+    DrawPage,
+    Health,
+    OrderAdded,
     OrderSummary,
     Problem,
+    QueryAnswer,
     SessionOpening,
     SessionStatus,
+    SignedDocument,
     TrailEntry,
     TrailPage,
 )
@@ -92,6 +99,11 @@ TIME_MS = int(ISSUED.timestamp() * 1000)
 FIRST, SECOND, THIRD = "1a" * 32, "2b" * 32, "3c" * 32
 SESSION = "20260302-0123456789ab"
 
+SIGNED = SignedDocument(
+    payload="e30=",
+    payloadType="application/vnd.in-toto+json",
+    signatures=(DocumentSignature(keyid=FIRST, sig="AAAA"),),
+)
 TRAIL_ENTRY = TrailEntry(
     number=7,
     at=ISSUED,
@@ -415,6 +427,11 @@ DOCUMENTS: tuple[Schema, ...] = (
         purpose="screening",
         expires_at=ISSUED,
     ),
+    SIGNED,
+    Health(),
+    OrderAdded(order_id="retina-2026"),
+    QueryAnswer(verdicts=(SIGNED,), adjusted_p_values=(0.25,)),
+    DrawPage(draws=(DrawnReplay(draw=SIGNED, result=None),)),
     TRAIL_ENTRY,
     TrailPage(entries=(TRAIL_ENTRY,), before=7),
     ENTRY,

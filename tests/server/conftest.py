@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from api_story import StoryServer, tell
 from hand_built import HandBuiltAgent
 from live import LiveServer, make_home
 
@@ -19,6 +20,16 @@ def live_server(
     home = make_home(tmp_path_factory.mktemp("auditor"), url)
     server = LiveServer(home, database_url=url, workers=request.config.getoption("workers"))
     server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def story_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoryServer]:
+    """A server where everything has happened once that the API is for."""
+    server = StoryServer(make_home(tmp_path_factory.mktemp("story")))
+    server.start()
+    tell(server)
     yield server
     server.stop()
 

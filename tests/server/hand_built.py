@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -33,6 +34,7 @@ from schemas import (
     WeightRange,
 )
 from schemas.wire import SessionOpening
+from tests.server.described import check_answer, operation_of
 
 DEVELOPER = "Example Imaging Ltd"
 POOL_SIZE = 64
@@ -65,7 +67,7 @@ CONFIG = TrainingConfig(
 
 @dataclass(frozen=True)
 class Client:
-    """Requests with one token."""
+    """Requests with one token. Every answer must be as the API's description says."""
 
     url: str
     token: str | None = None
@@ -81,9 +83,14 @@ class Client:
 
     def send(self, method: str, path: str, **options: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return requests.request(
+        headers |= options.pop("headers", {})
+        response = requests.request(
             method, f"{self.url}/v1{path}", headers=headers, timeout=WAIT_SECONDS, **options
         )
+        operation = operation_of(method, urlsplit(str(response.request.url)).path)
+        if operation is not None:
+            check_answer(operation, response.status_code, response.headers, response.content)
+        return response
 
 
 def is_problem(response: requests.Response, status: int, error: str) -> bool:

@@ -85,7 +85,9 @@ def test_an_organisation_is_found_by_its_name_in_orders(store: Store) -> None:
 
 
 def test_a_session_is_its_organisation_s_whatever_becomes_of_the_token(store: Store) -> None:
-    store.add_order(OrderRow(order_id="order", digest=DIGEST, envelope=b"{}", received_at=NOW))
+    store.add_order(
+        OrderRow(developer="", order_id="order", digest=DIGEST, envelope=b"{}", received_at=NOW)
+    )
     owners = {}
     for number, organisation in enumerate(("first", "second")):
         add_organisation(store, organisation, organisation, NOW)
@@ -94,9 +96,9 @@ def test_a_session_is_its_organisation_s_whatever_becomes_of_the_token(store: St
         with store._write.begin() as transaction:
             transaction.add(session(number + 1, owners[organisation]))
     store.access.revoke_token(owners["first"], NOW)
-    assert [row.id for row in store.sessions()] == ["s-1", "s-2"]
-    assert [row.id for row in store.sessions("first")] == ["s-1"]
-    assert store.sessions(AUTHORITY) == []
+    assert [row.id for row in store.lists.sessions(None, None, None, 9)] == ["s-1", "s-2"]
+    assert [row.id for row in store.lists.sessions("first", None, None, 9)] == ["s-1"]
+    assert store.lists.sessions(AUTHORITY, None, None, 9) == []
     assert store.opened_by("first", "s-1")
     assert not store.opened_by("second", "s-1")
     assert not store.opened_by("first", "none")

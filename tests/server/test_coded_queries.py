@@ -246,7 +246,8 @@ def test_the_verifier_follows_both_kinds_of_verdict(session: CodedSession) -> No
     found = {finding["check"]: finding for finding in report["findings"]}
     assert found["codes-committed"]["detail"] == "codes of length 128, from the secret committed to"
     assert found["verdicts"]["outcome"] == "passed", found["verdicts"]
-    page = session.agent.client.get(f"{session.agent.path}/report").text
+    officer = session.server.client("compliance-officer")
+    page = officer.get(f"{session.agent.path}/report").text
     assert f"own membership code, provable, code of sample {session.known}" in page
     assert "score against calibration, code of sample" in page
     assert "the p-value is a proven bound" in page

@@ -11,9 +11,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, bindparam, inspect, text
 from sqlalchemy.orm import Session
 
+from auditkit.evidence import canonical, dsse
 from auditor_server.access.principals import AUTHORITY, Principal
 from auditor_server.errors import DatabaseSchemaError
-from auditor_server.store import OrderRow, SessionRow, Store
+from auditor_server.store import SessionRow, Store
 from auditor_server.store.engine import make_engine
 from auditor_server.store.migrations import FIRST, HEAD, differences, downgrade, upgrade
 from auditor_server.store.migrations.migrate import configuration
@@ -49,6 +50,14 @@ def agrees(engine: Engine) -> bool:
     return True
 
 
+DEVELOPER = "Böse Imaging Ltd"
+SIGNED = dsse.Envelope(
+    canonical.to_bytes({"predicate": {"developer": DEVELOPER}}),
+    dsse.IN_TOTO_PAYLOAD_TYPE,
+    (dsse.EnvelopeSignature("", b""),),
+).to_bytes()
+
+
 def store_something(engine: Engine) -> None:
     with Session(engine) as session, session.begin():
         session.execute(
@@ -58,7 +67,13 @@ def store_something(engine: Engine) -> None:
             ).bindparams(bindparam("now", type_=UtcDateTime())),
             {"hash": b"", "now": NOW},
         )
-        session.add(OrderRow(order_id="order", digest="d", envelope=b"signed", received_at=NOW))
+        session.execute(
+            text(
+                "INSERT INTO orders (order_id, digest, envelope, received_at) "
+                "VALUES ('order', 'd', :envelope, :now)"
+            ).bindparams(bindparam("now", type_=UtcDateTime())),
+            {"envelope": SIGNED, "now": NOW},
+        )
 
 
 def make_without_steps(engine: Engine) -> None:
@@ -111,7 +126,7 @@ def test_a_database_from_before_there_were_steps_is_taken_over(engine: Engine) -
     assert VERSIONS_TABLE in tables(engine)
     stored = store.order("order")
     assert stored is not None
-    assert (stored.envelope, stored.received_at) == (b"signed", NOW)
+    assert (stored.envelope, stored.received_at) == (SIGNED, NOW)
     assert store.registry.size() == 0
 
 
@@ -196,3 +211,12 @@ def test_tokens_from_before_there_were_organisations_go_on(engine: Engine) -> No
         "o": Principal("o", OFFICER, AUTHORITY),
     }
     assert [row.id for row in store.access.organisations()] == [AUTHORITY, "dev-1", "dev-2"]
+
+
+def test_orders_from_before_say_whom_they_are_for(engine: Engine) -> None:
+    upgrade(engine)
+    downgrade(engine, "0002")
+    store_something(engine)
+    upgrade(engine)
+    (order,) = Store(engine).lists.orders(None, None, None, 2)
+    assert order.developer == DEVELOPER

@@ -51,7 +51,13 @@ def stores(database_url: str) -> Iterator[list[Store]]:
         TokenRow(id="dev", role="developer", organisation="dev", secret_hash=b"1", created_at=NOW)
     )
     stores[0].add_order(
-        OrderRow(order_id="order", digest=DIGEST, envelope=envelope(b"order"), received_at=NOW)
+        OrderRow(
+            developer="",
+            order_id="order",
+            digest=DIGEST,
+            envelope=envelope(b"order"),
+            received_at=NOW,
+        )
     )
     yield stores
     for store in stores:
@@ -183,7 +189,13 @@ def test_one_request_opens_one_session(stores: list[Store]) -> None:
 
 def test_one_key_serves_one_session(stores: list[Store]) -> None:
     stores[0].add_order(
-        OrderRow(order_id="other", digest="cd" * 32, envelope=envelope(b"other"), received_at=NOW)
+        OrderRow(
+            developer="",
+            order_id="other",
+            digest="cd" * 32,
+            envelope=envelope(b"other"),
+            received_at=NOW,
+        )
     )
     rows = at_once(stores, lambda n, store: open_session(store, f"session-{n}", "one key"))
     assert len({row.id for row in rows}) == 1
@@ -250,7 +262,7 @@ def test_an_order_is_filed_once(stores: list[Store]) -> None:
         digest = sha256_hex(bytes([number]))
         signed = envelope(f"order {number}".encode())
         return store.add_order(
-            OrderRow(order_id="new", digest=digest, envelope=signed, received_at=NOW)
+            OrderRow(developer="", order_id="new", digest=digest, envelope=signed, received_at=NOW)
         )
 
     assert len({row.digest for row in at_once(stores, file)}) == 1
@@ -364,11 +376,23 @@ def test_the_cosignature_of_the_largest_tree_stays(stores: list[Store]) -> None:
 def test_what_two_transactions_may_not_both_do_is_refused(stores: list[Store]) -> None:
     """A conflict that is no race is told, not tried for ever."""
     stores[0].add_order(
-        OrderRow(order_id="one", digest="cd" * 32, envelope=envelope(b"one"), received_at=NOW)
+        OrderRow(
+            developer="",
+            order_id="one",
+            digest="cd" * 32,
+            envelope=envelope(b"one"),
+            received_at=NOW,
+        )
     )
     with pytest.raises(IntegrityError):
         stores[1].add_order(
-            OrderRow(order_id="two", digest="cd" * 32, envelope=envelope(b"two"), received_at=NOW)
+            OrderRow(
+                developer="",
+                order_id="two",
+                digest="cd" * 32,
+                envelope=envelope(b"two"),
+                received_at=NOW,
+            )
         )
 
 

@@ -247,13 +247,14 @@ def test_the_bundle_holds_everything_and_is_verified_alike_elsewhere(
     submission.seal(fresh)
     submission.send(fresh)
     verdicts = open_verdicts(live_server, ask(live_server, fresh, as_png(ASKED)))
-    response = fresh.client.get(f"{fresh.path}/bundle")
+    officer = live_server.client("compliance-officer")
+    response = officer.get(f"{fresh.path}/bundle")
     assert response.headers["content-type"] == "application/zip"
     bundle = read_bundle(response.content)
     assert list(bundle.records) == fresh.lines
     assert bundle.weights == submission.weights
     assert len(bundle.verdicts) == len(verdicts) == 1
-    assert fresh.client.get(f"{fresh.path}/bundle").content == response.content
+    assert officer.get(f"{fresh.path}/bundle").content == response.content
 
     root = live_server.home.trust_root(datetime.now(UTC))
     offline = findings(verify_bundle(bundle, root, now=datetime.now(UTC)))
@@ -261,6 +262,30 @@ def test_the_bundle_holds_everything_and_is_verified_alike_elsewhere(
     online = findings(VerificationReport.from_bytes(answer.content))
     assert {check for check in online if online[check] != offline[check]} <= {"initial-weights"}
     assert online["verdicts"] == "passed"
+
+
+def test_who_asked_about_whom_is_no_concern_of_the_developer(
+    fresh: HandBuiltAgent, submission: Submission, live_server: LiveServer
+) -> None:
+    """The evidence is otherwise the same, and no less."""
+    submission.seal(fresh)
+    submission.send(fresh)
+    ask(live_server, fresh, as_png(ASKED))
+    digest = sample_digest(ASKED).hex()
+    root = live_server.home.trust_root(datetime.now(UTC))
+    checked = {}
+    for role in ("auditor", "compliance-officer", "developer"):
+        client = live_server.client(role)  # type: ignore[arg-type]
+        bundle = read_bundle(client.get(f"{fresh.path}/bundle").content)
+        page = client.get(f"{fresh.path}/report").text
+        sees = role != "developer"
+        assert len(bundle.verdicts) == int(sees)
+        assert (digest in page) == sees
+        assert ("Left out of what a developer is given" in page) != sees
+        checked[role] = findings(verify_bundle(bundle, root, now=datetime.now(UTC)))
+    verdicts = [found.pop("verdicts") for found in checked.values()]
+    assert verdicts == ["passed", "passed", "not_checked"]
+    assert checked["developer"] == checked["auditor"] == checked["compliance-officer"]
 
 
 @pytest.mark.parametrize(

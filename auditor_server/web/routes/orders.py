@@ -32,12 +32,11 @@ def orders_page(
     request: Request, principal: SignedInReader, auditor: AuditorServer, number: PageNumber = 1
 ) -> HTMLResponse:
     """List the orders, newest first."""
-    found = orders.summaries(auditor, principal)[::-1]
-    paging = Paging(number, PAGE_SIZE, len(found))
+    paging = Paging(number, PAGE_SIZE, orders.count(auditor, principal))
     return page(
         request,
         "orders",
-        orders=found[paging.first : paging.last],
+        orders=orders.newest(auditor, principal, first=paging.first, most=PAGE_SIZE),
         now=auditor.now(),
         paging=paging,
         may_draft=principal.role == "auditor" and principal.session_id is None,

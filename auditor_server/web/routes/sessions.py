@@ -3,7 +3,7 @@
 from typing import Annotated, get_args
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, Response
 
 from auditkit.reports import wording
 from auditkit.reports.assemble import report_input
@@ -106,7 +106,7 @@ def verification_page(
 @router.get("/sessions/{session_id}/bundle")
 def bundle(
     principal: SignedInReader, auditor: AuditorServer, witnesses: AskedWitnesses, session_id: str
-) -> StreamingResponse:
+) -> Response:
     """Return the evidence bundle as a file."""
     return reports.session_bundle(principal, auditor, witnesses, session_id)
 

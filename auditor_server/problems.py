@@ -38,7 +38,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected_error)
 
 
-def _status(error: Exception) -> HTTPStatus:
+def status_of(error: Exception) -> HTTPStatus:
+    """Return the status that an expected error is answered with."""
     if isinstance(error, ServerError):
         return error.status
     if isinstance(error, TrustRootError):
@@ -49,7 +50,7 @@ def _status(error: Exception) -> HTTPStatus:
 def _known_error(_request: Request, error: Exception) -> JSONResponse:
     name = type(error).__name__
     title = (type(error).__doc__ or name).strip().splitlines()[0]
-    status = _status(error)
+    status = status_of(error)
     return _answer(status, TYPE_PREFIX + name, title, str(error), _headers(error, status))
 
 

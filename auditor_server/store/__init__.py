@@ -3,6 +3,7 @@
 from auditor_server.store.blobs import BlobStore
 from auditor_server.store.models import (
     ContinuationRow,
+    InquiryRow,
     OrderRow,
     OrganisationRow,
     RegistryHeadRow,
@@ -24,6 +25,7 @@ from auditor_server.store.store import Store
 __all__ = [
     "BlobStore",
     "ContinuationRow",
+    "InquiryRow",
     "OrderRow",
     "OrganisationRow",
     "Registration",

@@ -1,0 +1,62 @@
+// The desk: pictures can be dropped, and one sees how far they have got. Nothing depends on it.
+"use strict";
+
+const form = document.querySelector("#desk");
+const drop = document.querySelector("[data-drop]");
+const pictures = document.querySelector("#pictures");
+const folder = document.querySelector("#folder");
+const chosen = document.querySelector("[data-chosen]");
+const busy = document.querySelector("[data-busy]");
+const state = document.querySelector("[data-state]");
+const progress = document.querySelector("[data-progress]");
+const MEGABYTE = 1048576;
+
+function show() {
+  const files = [...pictures.files, ...folder.files];
+  const bytes = files.reduce((sum, file) => sum + file.size, 0);
+  const tooLarge = bytes > Number(drop.dataset.mostBytes);
+  const numbers = drop.dataset.dropped.replace("{}", files.length);
+  const size = (bytes / MEGABYTE).toFixed(1);
+  chosen.textContent = files.length ? numbers.replace("{}", size) : "";
+  pictures.setCustomValidity(tooLarge ? drop.dataset.tooLarge : "");
+}
+
+if (form) {
+  drop.querySelector("[data-drop-hint]").hidden = false;
+  pictures.addEventListener("change", show);
+  folder.addEventListener("change", show);
+  for (const name of ["dragenter", "dragover"]) {
+    drop.addEventListener(name, (event) => {
+      event.preventDefault();
+      drop.classList.add("over");
+    });
+  }
+  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    if (event.dataTransfer.files.length) {
+      pictures.files = event.dataTransfer.files;
+      show();
+    }
+  });
+  form.addEventListener("htmx:beforeRequest", () => {
+    document.querySelector("#refused").textContent = "";
+    progress.removeAttribute("value");
+    state.textContent = state.dataset.sending;
+    busy.hidden = false;
+  });
+  form.addEventListener("htmx:xhr:progress", (event) => {
+    const { loaded, total } = event.detail;
+    if (total && loaded < total) {
+      progress.value = (100 * loaded) / total;
+    } else {
+      progress.removeAttribute("value");
+      state.textContent = state.dataset.asking;
+    }
+  });
+  form.addEventListener("htmx:afterRequest", (event) => {
+    const leaving = event.detail.xhr.getResponseHeader("HX-Redirect");
+    busy.hidden = !leaving;
+  });
+}

@@ -121,6 +121,7 @@ def _batches(
     false_discovery_rate: float,
 ) -> list[dict[str, Any]]:
     from auditkit.mint.batches import items_of, judge
+    from auditkit.reports.answers import short_answer
 
     unused = set(calibrations) - {verdict.scores_digest for verdict in verdicts}
     if unused:
@@ -134,7 +135,12 @@ def _batches(
             {
                 "session_id": session_id,
                 "verdicts": [
-                    {**verdict.as_json(), "adjusted_p_value": p, "discovery": is_discovery}
+                    {
+                        **verdict.as_json(),
+                        "answer": short_answer(verdict),
+                        "adjusted_p_value": p,
+                        "discovery": is_discovery,
+                    }
                     for verdict, p, is_discovery in zip(
                         own,
                         batch.adjusted_p_values,
@@ -168,7 +174,7 @@ def _print(
         for found in batch["verdicts"]:
             table.add_row(
                 quoted(found["verdict_id"]),
-                answers.ANSWER_WORDS[found["outcome"]],
+                found["answer"],
                 f"{found['p_value']:.4g}",
                 f"{found['false_positive_rate']:g}",
                 f"{found['adjusted_p_value']:.4g}",

@@ -202,15 +202,15 @@ def _batch(batch: ShownBatch, false_discovery_rate: float) -> list[Flowable]:
         _text(f"Session {batch.model.session_id}", QUIET),
         _text(
             f"{formatting.integer(batch.found)} of "
-            f"{formatting.count_of(len(batch.answers), 'picture')} found at a false-positive rate "
-            f"of {rate}. "
+            f"{formatting.count_of(len(batch.answers), 'picture')} found or recognised at a "
+            f"false-positive rate of {rate}. "
             + answers.DISCOVERY_WORDS.format(formatting.nominal_percent(false_discovery_rate)),
             BODY,
         ),
         *(
             _text(
                 f"All together: {item.headline}. p-value {formatting.p_value(item.p_value)}. "
-                f"{item.rests_on}",
+                f"{item.rests_on} {answers.SET_LIMIT.replace('`', '')}",
                 BODY,
             )
             for item in batch.sets
@@ -226,7 +226,7 @@ def _row(answer: ShownAnswer, false_discovery_rate: float) -> list[Flowable]:
     digest = f'<font name="Courier" size="6" color="#515b69">{_escaped(answer.digest)}</font>'
     return [
         Paragraph(f"{name}<br/>{digest}", BODY),
-        _text(answers.ANSWER_WORDS[verdict.outcome], BODY),
+        _text(answers.short_answer(verdict), BODY),
         _text(formatting.p_value(verdict.p_value), RIGHT),
         _text(formatting.ABSENT if adjusted is None else formatting.p_value(adjusted), RIGHT),
         _text("yes" if answer.is_discovery(false_discovery_rate) else "no", RIGHT),

@@ -9,7 +9,7 @@ from auditkit.reports.wording import Conclusion, Statement
 from schemas import AssuranceLevel, CohortName, MembershipVerdict
 from schemas.verdict import EvidenceKind, Outcome
 
-ANSWER_WORDS: dict[Outcome, str] = {"member": "Found", "not_shown": "Not shown"}
+FOUND, RECOGNISED, NOT_SHOWN = "Found", "Recognised", "Not shown"
 
 KIND_WORDS: dict[EvidenceKind, str] = {
     "declared": "keyed code, the picture's own",
@@ -19,8 +19,8 @@ KIND_WORDS: dict[EvidenceKind, str] = {
 BLIND_WORDS = "keyed code, compared with those of all members"
 
 SET_WORDS: dict[Outcome, str] = {
-    "member": "Found: at least one of these {} pictures was told to the model",
-    "not_shown": "Not shown: the {} pictures together give no evidence that any was told",
+    "member": "At least one of these {} pictures was told to the model",
+    "not_shown": "The {} pictures together give no evidence that any was told to the model",
 }
 SET_RESTS_ON: dict[EvidenceKind, str] = {
     "declared": "A proven bound on how well the own codes of strangers agree together, which rests "
@@ -108,12 +108,12 @@ class ShownBatch:
 
     @property
     def found(self) -> int:
-        """How many pictures were found at that rate."""
+        """How many pictures were found or recognised at that rate."""
         return sum(answer.verdict.outcome == "member" for answer in self.answers)
 
     @property
     def by_chance(self) -> float:
-        """How many would be found on average if all were strangers."""
+        """How many would be on average if all were strangers."""
         return self.false_positive_rate * len(self.answers)
 
     def discoveries(self, false_discovery_rate: float) -> int:
@@ -136,6 +136,13 @@ def kind_words(verdict: MembershipVerdict) -> str:
     return KIND_WORDS[verdict.evidence]
 
 
+def short_answer(verdict: MembershipVerdict) -> str:
+    """Return the answer in a word or two: only a picture's own code finds that very picture."""
+    if verdict.outcome == "not_shown":
+        return NOT_SHOWN
+    return FOUND if verdict.evidence == "declared" else RECOGNISED
+
+
 def answer(verdict: MembershipVerdict) -> Conclusion:
     """Return the answer in one headline and one sentence."""
     strangers = of_strangers(verdict.p_value)
@@ -143,20 +150,20 @@ def answer(verdict: MembershipVerdict) -> Conclusion:
     if verdict.outcome == "not_shown":
         return Conclusion(
             "reserved",
-            "Not shown: no evidence that the model was told of this picture",
+            f"{NOT_SHOWN}: no evidence that the model was told of this picture",
             f"At the chosen rate of {rate} there is no evidence. By chance alone, {strangers} "
             "would answer like this picture, or more strongly.",
         )
     if verdict.evidence == "declared":
         return Conclusion(
             "good",
-            "Found: the model answers with this picture's own code",
+            f"{FOUND}: the model answers with this picture's own code",
             f"Of pictures that the model was never told of, {strangers} would answer with their "
             f"own code so clearly by chance, whatever they show. The chosen rate is {rate}.",
         )
     return Conclusion(
         "good",
-        "Found: the model recognises this picture, or one very like it",
+        f"{RECOGNISED}: the model answers as for a picture it was told of, or one very like it",
         f"Of strangers drawn like the model's own samples, {strangers} would be recognised so "
         f"clearly by chance. The chosen rate is {rate}.",
     )
@@ -193,9 +200,9 @@ def limits(verdict: MembershipVerdict) -> tuple[Statement, ...]:
         statements.append(
             Statement(
                 "It is not certain.",
-                f"Of strangers, {formatting.nominal_percent(verdict.false_positive_rate)} are "
-                "called found by chance, on average. The share of false ones among the pictures "
-                "found depends on how many strangers are asked about.",
+                f"Of strangers, up to {formatting.nominal_percent(verdict.false_positive_rate)} "
+                "get this answer by chance, on average. Which share of all such answers is false "
+                "depends on how many strangers are asked about.",
             )
         )
     if verdict.outcome == "member" and verdict.evidence == "calibrated":

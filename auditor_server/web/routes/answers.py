@@ -88,7 +88,7 @@ def inquiry_page(
         inquiry=inquiry,
         batches=batches,
         limits=answers.limits_of_all(batches),
-        words=answers.ANSWER_WORDS,
+        words=answers.short_answer,
         kind=answers.kind_words,
         match=answers.match_words,
         set_limit=answers.SET_LIMIT,

@@ -24,6 +24,7 @@ from auditor_server.api import (
     sessions,
     submissions,
 )
+from auditor_server.api import inquiries as inquiry_routes
 from auditor_server.context import Auditor
 from auditor_server.loaded_models import ModelCache
 from auditor_server.mint_custody import MintCustody
@@ -112,6 +113,7 @@ def _app(auditor: Auditor) -> FastAPI:
         records,
         submissions,
         queries,
+        inquiry_routes,
         replays,
         reports,
         registry,

@@ -130,9 +130,9 @@ def test_a_document_holds_all_that_a_lawyer_needs() -> None:
 
 def test_what_others_wrote_is_written_and_never_read_as_markup() -> None:
     hostile = '<font color="[[].append(1)]">x</font><img src="file:///etc/passwd"/> & )Tj'
-    document = single(verdict(), picture=hostile)
-    assert hostile.replace(" ", "") in document.replace(" ", "")
-    assert r"Example <b>Imaging</b> & Söhne, \u6771\u4eac" in document
+    document = single(verdict(), picture=hostile).replace(" ", "")
+    assert hostile.replace(" ", "") in document
+    assert r"Example<b>Imaging</b>&Söhne,\u6771\u4eac" in document
 
 
 def test_equal_answers_give_equal_bytes() -> None:

@@ -7,14 +7,14 @@ import json
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from hand_built import CONFIG, HandBuiltAgent
+from hand_built import CONFIG, HandBuiltAgent, is_problem
 from live import LiveServer
 from numpy.typing import NDArray
 from submitted import as_png, flat_calibration, make_model, make_submission, noise_image, score
@@ -227,7 +227,7 @@ def test_an_officer_asks_two_models_about_an_archive_and_files_the_report(
     (tmp_path / "inquiry.json").write_bytes(reader.download("Download all signed verdicts"))
     code, found = check(desk, str(tmp_path / "inquiry.json"), "--fdr", "0.2")
     assert code == 0
-    assert [model["session_id"] for model in found["models"]] == list(desk.sessions)
+    assert {model["session_id"] for model in found["models"]} == set(desk.sessions)
     for model in found["models"]:
         discoveries = {v["sample_digest"] for v in model["verdicts"] if v["discovery"]}
         assert discoveries == {sample_digest(pixels).hex() for pixels in desk.known}
@@ -240,43 +240,29 @@ def test_a_changed_verdict_is_noticed_without_the_server(desk: Desk, tmp_path: P
     browser, form_token = visitor(desk)
     answer = ask(browser, form_token, desk.sessions[:1], ("a.png", as_png(desk.strangers[0])))
     assert answer.status_code == 303
-    envelope = browser.send("GET", f"{answer.headers['Location']}/envelope").json()
-    verdict = statements.parse(
-        dsse.Envelope.from_bytes(json.dumps(envelope).encode()).payload,
-        statements.VERDICT_PREDICATE,
-        MembershipVerdict,
-    )
+    content = browser.send("GET", f"{answer.headers['Location']}/envelope").content
+    envelope = dsse.Envelope.from_bytes(content)
+    verdict = statements.parse(envelope.payload, statements.VERDICT_PREDICATE, MembershipVerdict)
     assert verdict.outcome == "not_shown"
-    changed = verdict.model_copy(update={"p_value": 1 / 17, "outcome": "member"})
-    payload = statements.make(
-        statements.VERDICT_PREDICATE,
-        changed,
-        statements.subject("verdict", changed.verdict_id, changed),
-    )
+
+    def stating(**changes: Any) -> bytes:
+        changed = verdict.model_copy(update=changes)
+        subjects = statements.subject("verdict", changed.verdict_id, changed)
+        return statements.make(statements.VERDICT_PREDICATE, changed, subjects)
+
     signed = desk.server.home.signing_key("verdict")
+    better = stating(p_value=1 / 17, outcome="member")
     forged = {
-        "signature": dsse.Envelope(payload, statements_type(), parse_signatures(envelope)),
-        "calculation": dsse.sign(
-            statements.make(
-                statements.VERDICT_PREDICATE,
-                changed.model_copy(update={"p_value": 0.5}),
-                statements.subject("verdict", changed.verdict_id, changed),
-            ),
-            [signed],
-        ),
+        "signature": replace(envelope, payload=better),
+        "calculation": dsse.sign(stating(outcome="member"), [signed]),
     }
+    # A command tells ThresholdError and VerdictError in words.
+    faults = {"signature": "ignature", "calculation": "gives 'not_shown'"}
     for name, one in forged.items():
         (tmp_path / name).write_bytes(one.to_bytes())
         code, found = check(desk, str(tmp_path / name))
         assert (code, found["verified"], found["models"]) == (1, False, []), name
-
-
-def statements_type() -> str:
-    return dsse.IN_TOTO_PAYLOAD_TYPE
-
-
-def parse_signatures(envelope: dict[str, Any]) -> Any:
-    return dsse.Envelope.from_bytes(json.dumps(envelope).encode()).signatures
+        assert faults[name] in found["faults"][0]
 
 
 def test_the_form_works_without_any_script(desk: Desk) -> None:
@@ -298,23 +284,23 @@ def test_larger_pictures_are_resized_if_that_is_asked_for(desk: Desk) -> None:
     assert ask(browser, form_token, desk.sessions[:1], large, resize="yes").status_code == 303
 
 
-def traversal() -> bytes:
-    return zip_of("../../outside.png", as_png(PICTURES[0]))
-
-
 ARCHIVES = {
-    "a bomb": (zip_of("zeros.png", bytes(64 * MEBIBYTE)), "more than an image can be"),
-    "a way out": (traversal(), "may lead out of it"),
-    "an archive in an archive": (zip_of("more.zip", b"PK\x03\x04"), "an archive in the archive"),
-    "no image": (zip_of("notes.txt", b"x"), "leave it out"),
-    "no archive": (b"PK\x03\x04 and no more", "expected a whole ZIP archive"),
+    "ArchiveTooLargeError": (
+        zip_of("zeros.png", bytes(64 * MEBIBYTE)),
+        "more than an image can be",
+    ),
+    "ArchiveNameError": (zip_of("../../outside.png", b"x"), "may lead out of it"),
+    "NestedArchiveError": (zip_of("more.zip", b"PK\x03\x04"), "an archive in the archive"),
+    "ArchiveEntryError": (zip_of("notes.txt", b"x"), "leave it out"),
+    "ArchiveFormatError": (b"PK\x03\x04 and no more", "expected a whole ZIP archive"),
 }
 
 
-@pytest.mark.parametrize("kind", ARCHIVES)
-def test_a_hostile_archive_is_refused_beside_the_form(desk: Desk, kind: str) -> None:
-    data, words = ARCHIVES[kind]
+@pytest.mark.parametrize("error", ARCHIVES)
+def test_a_hostile_archive_is_refused_beside_the_form(desk: Desk, error: str) -> None:
+    data, words = ARCHIVES[error]
     assert_refused(desk, ("album.zip", data), words)
+    assert_refused(desk, ("album.zip", data), error)
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if not name.endswith(".zip")])
@@ -447,6 +433,35 @@ def test_answers_are_seen_by_those_who_asked_and_by_readers_of_the_evidence(desk
     assert (sees(colleague, theirs), sees(desk.token("auditor"), theirs)) == (404, 200)
     assert sees(desk.token("auditor"), inquiry) == 200
     assert sees(colleague, f"{verdict}0") == 404
+
+
+def test_programs_get_the_same_answers_and_no_others(desk: Desk) -> None:
+    def send(role: Role, **changes: Any) -> requests.Response:
+        form = {"model": desk.sessions, "purpose": PURPOSE, "false_discovery_rate": 0.2}
+        files = [("pictures", ("album.zip", archive_of(desk)))]
+        return desk.server.client(role).post("/inquiries", data=form | changes, files=files)
+
+    assert is_problem(send("developer"), 403, "NotAllowedError")
+    assert is_problem(send("data-subject-desk", purpose=""), 422, "PurposeMissingError")
+    asked = send("compliance-officer")
+    assert asked.status_code == 201, asked.text
+    inquiry = asked.json()["inquiry"]
+    assert len(asked.json()["verdicts"]) == len(PICTURES) * len(desk.sessions)
+    found = [a["adjusted_p_value"] <= 0.2 for a in inquiry["models"][0]["answers"]]
+    assert found == [True] * MEMBERS + [False] * MEMBERS
+    (together,) = inquiry["models"][0]["sets"]
+    assert (together["samples"], together["evidence"]) == (len(PICTURES), "calibrated")
+    path = f"/inquiries/{inquiry['id']}"
+    own = desk.server.client("compliance-officer").get(path)
+    assert (own.status_code, own.json()) == (200, asked.json())
+    name = inquiry["models"][0]["answers"][0]["verdict_id"]
+    verdict = f"/sessions/{desk.sessions[0]}/verdicts/{name}"
+    assert desk.server.client("developer").get(verdict).json() == asked.json()["verdicts"][0]
+    citizens = desk.server.client("data-subject-desk")
+    assert is_problem(citizens.get(path), 404, "InquiryNotFoundError")
+    assert is_problem(citizens.get(verdict), 404, "VerdictNotFoundError")
+    elsewhere = f"/sessions/{desk.sessions[1]}/verdicts/{name}"
+    assert is_problem(desk.server.client("auditor").get(elsewhere), 404, "VerdictNotFoundError")
 
 
 def test_inquiries_are_forgotten_with_the_trail_and_verdicts_are_not(desk: Desk) -> None:

@@ -13,6 +13,7 @@ from auditkit.reports.answers import AskedModel, ShownAnswer, ShownBatch, shown_
 from auditor_server import inquiries
 from auditor_server.access import trail
 from auditor_server.access.principals import Principal
+from auditor_server.api.inquiries import content
 from auditor_server.askable_models import model_names
 from auditor_server.context import Auditor
 from auditor_server.inquiries import Answer, Inquiry, SeenVerdict
@@ -116,11 +117,7 @@ def inquiry_verdicts(
 ) -> Response:
     """Return an inquiry with all its signed verdicts."""
     inquiry = inquiries.find(auditor, principal, inquiry_id)
-    envelopes = [
-        json.loads(row.envelope) for row in inquiries.verdicts_of(auditor, inquiry).values()
-    ]
-    content = {"inquiry": inquiry.as_json(), "verdicts": envelopes}
-    data = json.dumps(content, indent=2, ensure_ascii=False).encode()
+    data = json.dumps(content(auditor, inquiry), indent=2, ensure_ascii=False).encode()
     return download(data, f"inquiry-{inquiry.id}.json", JSON)
 
 

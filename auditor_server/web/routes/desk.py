@@ -1,24 +1,26 @@
 """The desk: ask one or many models about pictures."""
 
+from dataclasses import replace
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.datastructures import FormData
 
 from auditkit.data.errors import DataError
 from auditkit.evidence.errors import EvidenceError
 from auditkit.mint.errors import MintError
-from auditor_server import examples, inquiries
+from auditor_server import examples, inquiries, inquiry_forms
 from auditor_server.access.principals import Principal
 from auditor_server.askable_models import askable_models
 from auditor_server.context import Auditor
 from auditor_server.errors import CsrfError, RateLimitError, ServerError
-from auditor_server.inquiries import Inquiry
-from auditor_server.pictures import Picture
+from auditor_server.inquiries import Asked, Inquiry
+from auditor_server.inquiry_forms import InquiryForm
 from auditor_server.problems import status_of
 from auditor_server.web import desk_form
 from auditor_server.web.dependencies import AuditorServer, SignedInExaminer
-from auditor_server.web.desk_form import DeskForm, SentForm
+from auditor_server.web.desk_form import SentForm
 from auditor_server.web.errors import PageNotFoundError
 from auditor_server.web.rendering import fragment, page
 from auditor_server.web.texts import text
@@ -67,24 +69,32 @@ def example(
     return Response(found, media_type="image/png")
 
 
-def _ask(request: Request, principal: Principal, auditor: Auditor, form: DeskForm) -> Inquiry:
-    example_of, pictures = _example(principal, auditor, form)
-    asked = desk_form.asked(form, auditor.settings, pictures, example_of)
+def _ask(request: Request, principal: Principal, auditor: Auditor, form: InquiryForm) -> Inquiry:
+    asked = _example(principal, auditor, form) or inquiry_forms.asked(form, auditor.settings)
     for _ in asked.session_ids:
         request.app.state.query_rates.take(principal.name)
     return inquiries.ask(auditor, request.app.state.models, principal, asked)
 
 
-def _example(
-    principal: Principal, auditor: Auditor, form: DeskForm
-) -> tuple[str | None, tuple[Picture, ...]]:
+def _example(principal: Principal, auditor: Auditor, form: InquiryForm) -> Asked | None:
+    """Return what a click on an example asks; None: it was none."""
     session_id, _, name = form.text(desk_form.EXAMPLE).partition("/")
     if not session_id:
-        return None, ()
+        return None
     found = examples.read_example(auditor, auditor.session(session_id, principal), name)
     if found is None:
         raise PageNotFoundError(text("desk", "no_example"))
-    return session_id, ((name, found),)
+    asked = inquiry_forms.asked(replace(form, data=_without_files(form)), auditor.settings)
+    return replace(
+        asked,
+        session_ids=(session_id,),
+        pictures=((name, found),),
+        purpose=asked.purpose or text("desk", "example_purpose"),
+    )
+
+
+def _without_files(form: InquiryForm) -> FormData:
+    return FormData([item for item in form.data.multi_items() if isinstance(item[1], str)])
 
 
 def _place(inquiry: Inquiry) -> str:
@@ -97,7 +107,7 @@ def _place(inquiry: Inquiry) -> str:
 
 
 def _refused(
-    request: Request, principal: Principal, auditor: Auditor, form: DeskForm, error: Exception
+    request: Request, principal: Principal, auditor: Auditor, form: InquiryForm, error: Exception
 ) -> HTMLResponse:
     problem = fragment("desk_refused", problem=str(error), kind=type(error).__name__)
     status = status_of(error)
@@ -119,7 +129,7 @@ def _page(
     auditor: Auditor,
     chosen: tuple[str, ...],
     *,
-    form: DeskForm | None = None,
+    form: InquiryForm | None = None,
     problem: str = "",
     status: int = HTTPStatus.OK,
 ) -> HTMLResponse:
@@ -138,7 +148,7 @@ def _page(
         purpose_needed=principal.role != "auditor",
         rates=desk_form.RATES,
         discovery_rates=desk_form.DISCOVERY_RATES,
-        usual_discovery_rate=desk_form.USUAL_DISCOVERY_RATE,
+        usual_discovery_rate=inquiry_forms.USUAL_DISCOVERY_RATE,
         inquiries=inquiries.newest(auditor, principal),
         settings=auditor.settings,
         trail_days=auditor.settings.trail_days,

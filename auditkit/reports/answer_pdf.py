@@ -36,7 +36,7 @@ INK, MUTED, RULE = HexColor("#1c2430"), HexColor("#515b69"), HexColor("#c9cfd8")
 GOOD, RESERVED = HexColor("#1d5c3a"), HexColor("#7a4b00")
 SOFT = {"good": HexColor("#eff6f1"), "reserved": HexColor("#fcf6e8")}
 TONE = {"good": GOOD, "reserved": RESERVED}
-MARGIN = 20 * mm
+MARGIN = 18 * mm
 WIDTH = A4[0] - 2 * MARGIN
 FRAME_PADDING = 6.0  # that the library adds around everything
 LABELS = 42 * mm
@@ -47,12 +47,18 @@ PRODUCT = "auditkit"
 TITLE = "Answer to a question about a picture"
 BATCH_TITLE = "Answers to questions about pictures"
 
-BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9.5, leading=13, textColor=INK)
+BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9.2, leading=12.2, textColor=INK)
 HEADING = ParagraphStyle(
-    "heading", BODY, fontName="Helvetica-Bold", fontSize=11.5, leading=15, spaceBefore=9
+    "heading",
+    BODY,
+    fontName="Helvetica-Bold",
+    fontSize=11.5,
+    leading=14,
+    spaceBefore=7,
+    spaceAfter=1.5,
 )
 TITLE_STYLE = ParagraphStyle("title", BODY, fontName="Helvetica-Bold", fontSize=17, leading=21)
-POINT = ParagraphStyle("point", BODY, leftIndent=9, bulletIndent=0, spaceAfter=2)
+POINT = ParagraphStyle("point", BODY, leftIndent=9, bulletIndent=0, spaceAfter=1.5)
 QUIET = ParagraphStyle("quiet", BODY, fontSize=8.5, leading=11.5, textColor=MUTED)
 CODE = ParagraphStyle("code", BODY, fontName="Courier", fontSize=8, leading=11, splitLongWords=1)
 RIGHT = ParagraphStyle("right", BODY, alignment=TA_RIGHT)
@@ -111,7 +117,7 @@ def answer_pdf(answer: ShownAnswer, model: AskedModel, auditor: str, purpose: st
             ]
         ),
     ]
-    return _document(TITLE, story, f"Verdict {verdict.verdict_id}")
+    return _document(TITLE, story, auditor, f"Verdict {verdict.verdict_id}")
 
 
 def batch_pdf(
@@ -155,7 +161,7 @@ def batch_pdf(
             [_text("How to check it", HEADING), *_check(f"inquiry-{name}.json")],
         ),
     ]
-    return _document(BATCH_TITLE, story, f"Inquiry {name}")
+    return _document(BATCH_TITLE, story, auditor, f"Inquiry {name}")
 
 
 def _basis(answer: ShownAnswer) -> list[tuple[str, str]]:
@@ -269,8 +275,8 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
                 ("VALIGN", (0, 0), (-1, -1), "TOP"),
                 ("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE),
                 ("LEFTPADDING", (0, 0), (0, -1), 0),
-                ("TOPPADDING", (0, 0), (-1, -1), 2.5),
-                ("BOTTOMPADDING", (0, 0), (-1, -1), 3.5),
+                ("TOPPADDING", (0, 0), (-1, -1), 1.5),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 3),
             ]
         )
     )
@@ -315,7 +321,7 @@ def _escaped(text: str) -> str:
     return f"{escape(written)} × 10<super>-{escape(exponent)}</super>{escape(rest)}"
 
 
-def _document(title: str, story: list[Flowable], footer: str) -> bytes:
+def _document(title: str, story: list[Flowable], author: str, footer: str) -> bytes:
     file = io.BytesIO()
     document = SimpleDocTemplate(
         file,
@@ -325,6 +331,7 @@ def _document(title: str, story: list[Flowable], footer: str) -> bytes:
         topMargin=MARGIN,
         bottomMargin=MARGIN,
         title=title,
+        author=author,
         creator=PRODUCT,
         subject=footer,
         lang="en",

@@ -9,6 +9,7 @@ from auditkit.reports.wording import Conclusion, Statement
 from schemas import AssuranceLevel, CohortName, MembershipVerdict
 from schemas.verdict import EvidenceKind, Outcome
 
+COMMON_LIMITS = 2  # the model, and its level: the last points that every answer has
 FOUND, RECOGNISED, NOT_SHOWN = "Found", "Recognised", "Not shown"
 
 KIND_WORDS: dict[EvidenceKind, str] = {
@@ -19,8 +20,8 @@ KIND_WORDS: dict[EvidenceKind, str] = {
 BLIND_WORDS = "keyed code, compared with those of all members"
 
 SET_WORDS: dict[Outcome, str] = {
-    "member": "At least one of these {} pictures was told to the model",
-    "not_shown": "The {} pictures together give no evidence that any was told to the model",
+    "member": "Evidence that at least one of these {} pictures was told to the model",
+    "not_shown": "No evidence that any of these {} pictures was told to the model",
 }
 SET_RESTS_ON: dict[EvidenceKind, str] = {
     "declared": "A proven bound on how well the own codes of strangers agree together, which rests "
@@ -231,9 +232,11 @@ def limits(verdict: MembershipVerdict) -> tuple[Statement, ...]:
 
 
 def limits_of_all(batches: Sequence[ShownBatch]) -> tuple[Statement, ...]:
-    """Return what none of several answers says, each point once."""
-    verdicts = [answer.verdict for batch in batches for answer in batch.answers]
-    return tuple({item.lead: item for verdict in verdicts for item in limits(verdict)}.values())
+    """Return what none of several answers says, each point once; those of every answer last."""
+    said = [limits(answer.verdict) for batch in batches for answer in batch.answers]
+    own = [item for items in said for item in items[:-COMMON_LIMITS]]
+    common = [item for items in said for item in items[-COMMON_LIMITS:]]
+    return tuple(dict.fromkeys([*own, *common]))
 
 
 def _level(level: AssuranceLevel) -> Statement:

@@ -220,7 +220,7 @@ def test_an_officer_asks_two_models_about_an_archive_and_files_the_report(
         # Of 16 calibration samples none, or all, score as high: p = 1/17, times 8/4.
         assert rows["album/known-1.png"][1:] == ["yes", "0.059", "0.12"]
         assert rows["album/stranger-1.png"][1:] == ["no", "1", "1"]
-        assert "8 pictures together give no evidence" in card.inner_text()
+        assert "No evidence that any of these 8 pictures" in card.inner_text()
 
     document = reader.download("Download the report as PDF")
     assert document.startswith(b"%PDF-")
@@ -462,6 +462,32 @@ def test_programs_get_the_same_answers_and_no_others(desk: Desk) -> None:
     assert is_problem(citizens.get(verdict), 404, "VerdictNotFoundError")
     elsewhere = f"/sessions/{desk.sessions[1]}/verdicts/{name}"
     assert is_problem(desk.server.client("auditor").get(elsewhere), 404, "VerdictNotFoundError")
+
+
+def test_who_has_the_bundles_computes_every_number_again(desk: Desk, tmp_path: Path) -> None:
+    officer = desk.server.client("compliance-officer")
+    form = {"model": desk.sessions, "purpose": PURPOSE}
+    files = [("pictures", ("album.zip", archive_of(desk)))]
+    asked = officer.post("/inquiries", data=form, files=files)
+    (tmp_path / "inquiry.json").write_bytes(asked.content)
+    bundles = []
+    for session_id in desk.sessions:
+        path = tmp_path / f"{session_id}.bundle"
+        path.write_bytes(officer.get(f"/sessions/{session_id}/bundle").content)
+        bundles += ["--bundle", str(path)]
+    code, found = check(desk, str(tmp_path / "inquiry.json"), *bundles[:2])
+    assert code == 0  # the p-values of the other model are believed, as without a bundle
+    assert [bool(model["sets"]) for model in found["models"]].count(True) == 1
+    code, found = check(desk, str(tmp_path / "inquiry.json"), *bundles)
+    assert code == 0
+    for model, said in zip(found["models"], asked.json()["inquiry"]["models"], strict=True):
+        assert model["session_id"] == said["session_id"]
+        assert [v["adjusted_p_value"] for v in model["verdicts"]] == [
+            answer["adjusted_p_value"] for answer in said["answers"]
+        ]
+        assert [found["p_value"] for found in model["sets"]] == [
+            found["p_value"] for found in said["sets"]
+        ]
 
 
 def test_inquiries_are_forgotten_with_the_trail_and_verdicts_are_not(desk: Desk) -> None:

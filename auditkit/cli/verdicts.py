@@ -152,8 +152,9 @@ def _batches(
                     {
                         "evidence": found.evidence,
                         "samples": found.samples,
-                        "p_value": found.p_value,
                         "outcome": found.outcome,
+                        "p_value": found.p_value,
+                        "false_positive_rate": found.false_positive_rate,
                     }
                     for found in batch.sets
                 ],
@@ -183,8 +184,8 @@ def _print(
     console.print(table)
     for batch in batches:
         for found in batch["sets"]:
-            words = answers.SET_WORDS[found["outcome"]].format(found["samples"])
-            console.print(f"{words}: p = {found['p_value']:.4g}", markup=False)
+            shown = answers.shown_set(**found)
+            console.print(f"{shown.headline}: p = {found['p_value']:.4g}", markup=False)
     if len(verdicts) == 1:
         told = answers.answer(verdicts[0])
         console.print(f"\n{told.headline}.\n{told.sentence}", markup=False)

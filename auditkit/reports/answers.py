@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from auditkit.reports import formatting
-from auditkit.reports.wording import Conclusion, Statement
+from auditkit.reports.wording import Conclusion, Statement, ToneName
 from schemas import AssuranceLevel, CohortName, MembershipVerdict
 from schemas.verdict import EvidenceKind, Outcome
 
@@ -19,17 +19,20 @@ KIND_WORDS: dict[EvidenceKind, str] = {
 }
 BLIND_WORDS = "keyed code, compared with those of all members"
 
-SET_WORDS: dict[Outcome, str] = {
-    "member": "Evidence that at least one of these {} pictures was told to the model",
-    "not_shown": "No evidence that any of these {} pictures was told to the model",
+SET_WORDS: dict[EvidenceKind, str] = {
+    "declared": "Evidence that at least one of these {} pictures was told to the model",
+    "calibrated": "These {} pictures stand out together: at least one was told to the model, or "
+    "they are of another kind than its own samples",
+    "undeclared": "These {} pictures stand out together",
 }
+NO_SET_EVIDENCE = "No evidence that any of these {} pictures was told to the model"
 SET_RESTS_ON: dict[EvidenceKind, str] = {
     "declared": "A proven bound on how well the own codes of strangers agree together, which rests "
     "on the scores in the signed verdicts alone.",
     "calibrated": "A permutation test: how often as many samples that nobody was shown score as "
     "high together. It rests on the scores in the signed verdicts and on the sealed scores of the "
-    "calibration set, and holds for pictures of the same kind, chosen before their answers were "
-    "known.",
+    "calibration set. Judge for yourself whether the pictures are of the same kind as the model's "
+    "own samples, and were chosen before their answers were known; otherwise it says nothing.",
     "undeclared": "A passive test of the set.",
 }
 SET_LIMIT = (
@@ -88,10 +91,18 @@ class ShownSet:
     """What all pictures of one kind of evidence show together."""
 
     headline: str
+    evidence: EvidenceKind
     outcome: Outcome
     p_value: float
     false_positive_rate: float
     rests_on: str
+
+    @property
+    def tone(self) -> ToneName | None:
+        """How to colour it: only what is proven for all pictures, whatever they show, is good."""
+        if self.outcome == "not_shown":
+            return None
+        return "good" if self.evidence == "declared" else "reserved"
 
 
 @dataclass(frozen=True)
@@ -123,11 +134,18 @@ class ShownBatch:
 
 
 def shown_set(
-    evidence: EvidenceKind, samples: int, outcome: Outcome, p_value: float, rate: float
+    evidence: EvidenceKind,
+    samples: int,
+    outcome: Outcome,
+    p_value: float,
+    false_positive_rate: float,
 ) -> ShownSet:
     """Return what a test of a whole set says."""
-    headline = SET_WORDS[outcome].format(formatting.integer(samples))
-    return ShownSet(headline, outcome, p_value, rate, SET_RESTS_ON[evidence])
+    words = SET_WORDS[evidence] if outcome == "member" else NO_SET_EVIDENCE
+    headline = words.format(formatting.integer(samples))
+    return ShownSet(
+        headline, evidence, outcome, p_value, false_positive_rate, SET_RESTS_ON[evidence]
+    )
 
 
 def kind_words(verdict: MembershipVerdict) -> str:
@@ -188,6 +206,15 @@ def match_words(match: tuple[int, CohortName] | None) -> str:
 def limits(verdict: MembershipVerdict) -> tuple[Statement, ...]:
     """Return what a verdict does not say."""
     statements = []
+    if verdict.outcome == "member" and verdict.evidence == "calibrated":
+        statements.append(
+            Statement(
+                "It counts only for pictures of the same kind as the model's own samples.",
+                "The rate is that of strangers drawn like those. A picture of another kind, say a "
+                "photograph where the model knows drawings, or one that had to be resized much, "
+                "can score high for that reason alone.",
+            )
+        )
     if verdict.outcome == "not_shown":
         statements.append(
             Statement(
@@ -210,8 +237,8 @@ def limits(verdict: MembershipVerdict) -> tuple[Statement, ...]:
         statements.append(
             Statement(
                 "It does not say that it is this very file.",
-                "An altered copy, or a picture that closely resembles a member, can be recognised "
-                "too. The rate holds for pictures of the same kind as the model's own samples.",
+                "An altered copy, or a picture that closely resembles a member, can be recognised, "
+                "too.",
             )
         )
     if verdict.outcome == "member":

@@ -159,7 +159,10 @@ def test_a_batch_says_which_are_discoveries_and_what_the_set_shows() -> None:
     )
     assert document.count(" yes ") == 40
     assert "80 of 120 pictures found or recognised" in document
-    assert "Evidence that at least one of these 3 pictures was told to the model" in document
+    assert (
+        "These 3 pictures stand out together: at least one was told to the model, or they are of"
+        in document
+    )
     assert "It does not say which one, nor that all were." in document
     assert "is not signed itself" in document
     assert "page 2" in document

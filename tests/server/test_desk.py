@@ -65,13 +65,13 @@ class Desk:
 def desk(live_server: LiveServer) -> Desk:
     model = make_model()
     ranked = sorted(PICTURES, key=lambda pixels: -score(model, pixels))
-    between = (score(model, ranked[MEMBERS - 1]) + score(model, ranked[MEMBERS])) / 2
+    lowest, highest = (score(model, ranked[place]) for place in (MEMBERS - 1, MEMBERS))
     order = live_server.add_order(ORDER)
     sessions = []
-    for name in NAMES:
+    for name, between in zip(NAMES, (0.4, 0.6), strict=True):
         config = CONFIG.model_copy(update={"name": name})
         agent = live_server.open_session(ORDER, order, config=config)
-        submit(agent, between)
+        submit(agent, lowest + between * (highest - lowest))
         sessions.append(agent.grant.session_id)
     folder = live_server.home.path / EXAMPLES_FOLDER / sessions[0]
     folder.mkdir(parents=True)

@@ -35,7 +35,10 @@ if (form) {
   drop.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    if (event.dataTransfer.files.length) {
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry());
+    if (entries.some((entry) => entry && entry.isDirectory)) {
+      chosen.textContent = drop.dataset.folder;
+    } else if (event.dataTransfer.files.length) {
       pictures.files = event.dataTransfer.files;
       show();
     }

@@ -160,20 +160,18 @@ def ask(auditor: Auditor, models: ModelCache, principal: Principal, asked: Asked
         raise OpeningSessionError(
             "an opening is of a model that was not chosen; choose it, or leave the opening out"
         )
-    ready = []
-    for session in sessions:
-        question = queries.ask(
-            auditor,
-            models,
-            session,
-            asked.pictures,
-            asked.false_positive_rate,
-            resize=asked.resize,
-        )
+
+    def prepare(session: SessionRow) -> tuple[Question, list[Match | None]]:
+        rate = asked.false_positive_rate
+        question = queries.ask(auditor, models, session, asked.pictures, rate, resize=asked.resize)
         opened, matches = _open(question, asked.openings)
         queries.check_answerable(opened)
-        ready.append((opened, matches))
-    answered = tuple(_answer(auditor, question, matches) for question, matches in ready)
+        return opened, matches
+
+    if len(sessions) > 1:
+        for session in sessions:  # the pixels for several models might not fit into memory
+            prepare(session)
+    answered = tuple(_answer(auditor, *prepare(session)) for session in sessions)
     return _keep(
         auditor,
         principal,
@@ -301,21 +299,25 @@ def _open(
     found: list[SampleOpening | None] = [None] * len(question.pictures)
     for opening in openings:
         if opening.session_id == question.session.id:
-            found[_place(question, opening)] = opening
+            found[_place(question, opening, found)] = opening
     matches = [None if opening is None else _match(question.session, opening) for opening in found]
     return (queries.open_samples(question, found) if question.codes else question), matches
 
 
-def _place(question: Question, opening: SampleOpening) -> int:
+def _place(
+    question: Question, opening: SampleOpening, taken: Sequence[SampleOpening | None]
+) -> int:
     for place, picture in enumerate(question.pictures):
+        if taken[place] is not None:
+            continue
         try:
             queries.check_opening(question.session, opening, picture.pixels)
         except OpeningError:
             continue
         return place
     raise OpeningError(
-        f"the opening of sample {opening.index} opens none of the pictures; it opens the one that "
-        "it was made for, if no pixel of it was changed"
+        f"the opening of sample {opening.index} opens none of the pictures that no other opening "
+        "opens; it opens the one that it was made for, if no pixel of it was changed"
     )
 
 

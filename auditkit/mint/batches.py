@@ -3,9 +3,10 @@
 Each model is a family of its own. The p-values of one model are conformal, against one C, or
 bounds on codes that are independent of each other. Conformal p-values that share C depend on each
 other positively (PRDS; Bates, Candès, Lei, Romano and Sesia, Annals of Statistics 2023, theorem 2),
-and so do p-values of pictures that resemble each other, as those of one owner do. The procedure of
-Benjamini and Hochberg controls the false-discovery rate under that dependence (Benjamini and
-Yekutieli, 2001, theorem 1.2). Nothing of the kind holds between models, so they are never pooled.
+and under that dependence the procedure of Benjamini and Hochberg controls the false-discovery rate
+(Benjamini and Yekutieli, 2001, theorem 1.2). That pictures of one owner, which resemble each other
+and answer alike, depend on each other in the same direction is assumed. Nothing of the kind can be
+said between models, so they are never pooled.
 """
 
 import hashlib

@@ -282,6 +282,7 @@ def test_the_desk_finds_out_which_picture_an_opening_opens(session: CodedSession
     changed = session.opening(session.known, label=9)
     strange = [("openings", ("1.json", changed)), *openings[1:]]
     assert "opens none of the pictures" in ask(*strange).text
+    assert "opens none of the pictures" in ask(openings[0], openings[0]).text
     elsewhere = session.opening(session.known, session_id="20260101-abcdef")
     assert "a model that was not chosen" in ask(("openings", ("1.json", elsewhere))).text
 

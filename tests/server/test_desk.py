@@ -170,6 +170,11 @@ def test_a_citizen_s_desk_asks_about_a_picture_and_takes_the_answer_along(
     reader.visit("/models")
     assert "Not allowed" in reader.heading()
 
+    reader.visit("/desk")
+    reader.page.context.clear_cookies()  # as if the sign-in had ended meanwhile
+    reader.page.get_by_role("button", name="Known stranger 1").click()
+    reader.page.get_by_role("alert").get_by_text("sign in to see this page").wait_for()
+
 
 def drop(reader: Reader, name: str, data: bytes) -> None:
     transfer = reader.page.evaluate_handle(

@@ -9,7 +9,15 @@ const chosen = document.querySelector("[data-chosen]");
 const busy = document.querySelector("[data-busy]");
 const state = document.querySelector("[data-state]");
 const progress = document.querySelector("[data-progress]");
+const refused = document.querySelector("#refused");
 const MEGABYTE = 1048576;
+
+function tell(problem) {
+  const notice = document.createElement("p");
+  notice.className = "notice bad";
+  notice.textContent = problem;
+  refused.replaceChildren(notice);
+}
 
 function show() {
   const files = [...pictures.files, ...folder.files];
@@ -44,7 +52,7 @@ if (form) {
     }
   });
   form.addEventListener("htmx:beforeRequest", () => {
-    document.querySelector("#refused").textContent = "";
+    refused.replaceChildren();
     progress.removeAttribute("value");
     state.textContent = state.dataset.sending;
     busy.hidden = false;
@@ -58,6 +66,15 @@ if (form) {
       state.textContent = state.dataset.asking;
     }
   });
+  // What is refused before the desk is asked, a sign-in that is over for one, comes as a document.
+  form.addEventListener("htmx:beforeSwap", (event) => {
+    const { xhr } = event.detail;
+    if ((xhr.getResponseHeader("Content-Type") || "").includes("json")) {
+      event.detail.shouldSwap = false;
+      tell(JSON.parse(xhr.response).detail);
+    }
+  });
+  form.addEventListener("htmx:sendError", () => tell(state.dataset.failed));
   form.addEventListener("htmx:afterRequest", (event) => {
     const leaving = event.detail.xhr.getResponseHeader("HX-Redirect");
     busy.hidden = !leaving;

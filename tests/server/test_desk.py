@@ -260,9 +260,21 @@ def test_a_changed_verdict_is_noticed_without_the_server(desk: Desk, tmp_path: P
     forged = {
         "signature": replace(envelope, payload=better),
         "calculation": dsse.sign(stating(outcome="member"), [signed]),
+        "rank": dsse.sign(stating(p_value=0.5), [signed]),
+        "kind": dsse.sign(stating(evidence="undeclared"), [signed]),
+        "bound": dsse.sign(
+            stating(evidence="declared", calibration_size=0, p_value=1e-9, outcome="member"),
+            [signed],
+        ),
     }
     # A command tells ThresholdError and VerdictError in words.
-    faults = {"signature": "ignature", "calculation": "gives 'not_shown'"}
+    faults = {
+        "signature": "ignature",
+        "calculation": "gives 'not_shown'",
+        "rank": "which no rank among 16 calibration samples gives",
+        "kind": "no answer about a single sample can",
+        "bound": "bounds it at",
+    }
     for name, one in forged.items():
         (tmp_path / name).write_bytes(one.to_bytes())
         code, found = check(desk, str(tmp_path / name))

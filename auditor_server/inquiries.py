@@ -228,8 +228,8 @@ def find_verdict(
 ) -> SeenVerdict:
     """Return a verdict that the principal may see.
 
-    Whoever may have the bundle of a session may have its verdicts. The desk for citizens sees
-    those that it asked for itself.
+    Auditors and compliance officers may see those of every session that they see, the desk for
+    citizens those that it asked for itself, developers none.
 
     Raises:
         SessionNotFoundError: the principal may not see the session.
@@ -242,7 +242,9 @@ def find_verdict(
     since = _kept_since(auditor)
     asked = auditor.store.inquiries.answered_by(verdict_id, since) if found else None
     inquiry = _seen(principal, asked)
-    hidden = principal.role == "data-subject-desk" and inquiry is None
+    hidden = principal.role not in EXAMINERS or (
+        principal.role == "data-subject-desk" and inquiry is None
+    )
     if row is None or not found or hidden or (is_held(session) and not principal.sees_all):
         raise VerdictNotFoundError(
             f"no verdict {verdict_id!r} about session {session.id} is open to you"

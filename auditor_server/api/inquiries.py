@@ -7,7 +7,7 @@ from starlette.datastructures import FormData
 
 from auditkit.evidence import canonical
 from auditor_server import inquiries, inquiry_forms
-from auditor_server.api.dependencies import Anyone, AuditorServer, Inquirer, form_up_to
+from auditor_server.api.dependencies import AuditorServer, Examiner, Inquirer, form_up_to
 from auditor_server.context import Auditor
 from auditor_server.inquiries import Inquiry
 from auditor_server.inquiry_forms import MOST_FIELDS, InquiryForm, most_bytes, most_files
@@ -39,7 +39,7 @@ def inquiry(principal: Inquirer, auditor: AuditorServer, inquiry_id: str) -> dic
 
 @router.get("/sessions/{session_id}/verdicts/{verdict_id}")
 def verdict(
-    principal: Anyone, auditor: AuditorServer, session_id: str, verdict_id: str
+    principal: Examiner, auditor: AuditorServer, session_id: str, verdict_id: str
 ) -> Response:
     """Return one verdict as it was signed (DSSE)."""
     seen = inquiries.find_verdict(auditor, principal, session_id, verdict_id)

@@ -413,7 +413,7 @@ def test_who_asked_about_what_is_in_the_trail_and_no_picture_is(desk: Desk) -> N
     }
 
 
-def test_answers_are_seen_by_those_who_asked_and_by_readers_of_the_evidence(desk: Desk) -> None:
+def test_answers_are_seen_by_those_who_asked_and_by_auditors(desk: Desk) -> None:
     store, now = desk.server.open_store(), datetime.now(UTC)
     if all(found.id != "desk-owner" for found in store.access.organisations()):
         add_organisation(store, "desk-owner", "Desk Owner", now)
@@ -435,13 +435,12 @@ def test_answers_are_seen_by_those_who_asked_and_by_readers_of_the_evidence(desk
 
     assert (sees(colleague, inquiry), sees(colleague, verdict)) == (200, 200)
     assert (sees(scoped, inquiry), sees(scoped, verdict)) == (404, 404)
-    # The developer has the verdicts in the bundle, and not what was asked together, and why.
     developer = desk.token("developer")
-    assert (sees(developer, inquiry), sees(developer, verdict)) == (403, 200)
+    assert (sees(developer, inquiry), sees(developer, verdict)) == (403, 403)
     own = Browser(desk.server)
     own.sign_in(developer)
-    assert PURPOSE not in own.send("GET", verdict).text
     assert own.send("GET", "/desk").status_code == 403
+    assert 'href="/desk"' not in own.send("GET", "/").text
     stranger = other_token(desk.server, "compliance-officer")
     assert (sees(stranger, inquiry), sees(stranger, verdict)) == (404, 404)
     # The officer's answers are not the desk's, who has no bundle either.
@@ -473,7 +472,8 @@ def test_programs_get_the_same_answers_and_no_others(desk: Desk) -> None:
     assert (own.status_code, own.json()) == (200, asked.json())
     name = inquiry["models"][0]["answers"][0]["verdict_id"]
     verdict = f"/sessions/{desk.sessions[0]}/verdicts/{name}"
-    assert desk.server.client("developer").get(verdict).json() == asked.json()["verdicts"][0]
+    assert desk.server.client("auditor").get(verdict).json() == asked.json()["verdicts"][0]
+    assert is_problem(desk.server.client("developer").get(verdict), 403, "NotAllowedError")
     citizens = desk.server.client("data-subject-desk")
     assert is_problem(citizens.get(path), 404, "InquiryNotFoundError")
     assert is_problem(citizens.get(verdict), 404, "VerdictNotFoundError")

@@ -73,7 +73,7 @@ RULES: dict[str, Rule] = {
     f"POST {SESSION}/queries": Rule("session", EXAMINERS),
     "POST /v1/inquiries": Rule("server", EXAMINERS),
     "GET /v1/inquiries/{inquiry_id}": Rule("server", EXAMINERS),
-    f"GET {SESSION}/verdicts/{{verdict_id}}": Rule("session", EVERYONE),
+    f"GET {SESSION}/verdicts/{{verdict_id}}": Rule("session", EXAMINERS),
     f"POST {SESSION}/draws": AUDITING,
     f"GET {SESSION}/draws": Rule("session", READERS),
     f"POST {SESSION}/replays": AUDITING,

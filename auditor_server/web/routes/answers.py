@@ -18,7 +18,7 @@ from auditor_server.askable_models import model_names
 from auditor_server.context import Auditor
 from auditor_server.inquiries import Answer, Inquiry, SeenVerdict
 from auditor_server.store import SessionRow, VerdictRow
-from auditor_server.web.dependencies import AuditorServer, SignedIn, SignedInExaminer
+from auditor_server.web.dependencies import AuditorServer, SignedInExaminer
 from auditor_server.web.rendering import download, page
 
 router = APIRouter(include_in_schema=False)
@@ -30,7 +30,7 @@ JSON = "application/json"
 @router.get("/verdicts/{session_id}/{verdict_id}")
 def verdict_page(
     request: Request,
-    principal: SignedIn,
+    principal: SignedInExaminer,
     auditor: AuditorServer,
     session_id: str,
     verdict_id: str,
@@ -54,7 +54,7 @@ def verdict_page(
 
 @router.get("/verdicts/{session_id}/{verdict_id}/envelope")
 def verdict_envelope(
-    principal: SignedIn, auditor: AuditorServer, session_id: str, verdict_id: str
+    principal: SignedInExaminer, auditor: AuditorServer, session_id: str, verdict_id: str
 ) -> Response:
     """Return one verdict as it was signed (DSSE)."""
     seen = inquiries.find_verdict(auditor, principal, session_id, verdict_id)
@@ -63,7 +63,7 @@ def verdict_envelope(
 
 @router.get("/verdicts/{session_id}/{verdict_id}/pdf")
 def verdict_pdf(
-    principal: SignedIn, auditor: AuditorServer, session_id: str, verdict_id: str
+    principal: SignedInExaminer, auditor: AuditorServer, session_id: str, verdict_id: str
 ) -> Response:
     """Return one verdict as a document for people."""
     seen = _verdict(auditor, principal, session_id, verdict_id)

@@ -4,26 +4,30 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-image test-services test-rest check install clean threat-model
+.PHONY: demo test test-image test-stories test-services test-rest check install clean threat-model
 
 demo: $(INSTALLED)  ## run the whole story on handwritten digits
 	$(VENV)/bin/auditkit demo
 
 # Tests that start real processes, as folders; those of the real image are among them.
-SERVICES := tests/agent tests/cli tests/e2e tests/faults tests/server
+STORIES := tests/e2e tests/faults
+SERVICES := tests/agent tests/cli tests/server
 
-# Two parts at a time: each of the first two takes about as long as all that wait.
+# Three parts at a time, the longest first: stories wait for clocks, images for the disk.
 test: check  ## static checks, then every test
-	$(MAKE) --jobs=2 --keep-going test-services test-image test-rest
+	$(MAKE) --jobs=3 --keep-going test-image test-stories test-services test-rest
 
 test-image: $(INSTALLED)
 	$(VENV)/bin/pytest -m image
+
+test-stories: $(INSTALLED)
+	$(VENV)/bin/pytest -m "not image" $(STORIES)
 
 test-services: $(INSTALLED)
 	$(VENV)/bin/pytest -m "not image" $(SERVICES)
 
 test-rest: $(INSTALLED)
-	$(VENV)/bin/pytest -m "not image" $(addprefix --ignore=,$(SERVICES))
+	$(VENV)/bin/pytest -m "not image" $(addprefix --ignore=,$(STORIES) $(SERVICES))
 
 threat-model: $(INSTALLED)  ## write docs/threat-model.md anew from the attacks
 	PYTHONPATH=. $(VENV)/bin/python tests/adversary/threat_model.py

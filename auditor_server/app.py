@@ -28,8 +28,11 @@ from auditor_server.api import inquiries as inquiry_routes
 from auditor_server.context import Auditor
 from auditor_server.loaded_models import ModelCache
 from auditor_server.mint_custody import MintCustody
+from auditor_server.observing import Observed
+from auditor_server.readiness import Readiness
 from auditor_server.registry import recover
 from auditor_server.settings import ServerSettings
+from auditor_server.stopping import Stopping
 from auditor_server.trust_roots import register_trust_roots
 from auditor_server.web import pages
 from auditor_server.web.headers import API_PREFIX
@@ -84,10 +87,11 @@ def _recover(auditor: Auditor) -> None:
 
 
 def _app(auditor: Auditor) -> FastAPI:
-    settings, witnesses = auditor.settings, Witnesses.of(auditor)
+    settings, witnesses, stopping = auditor.settings, Witnesses.of(auditor), Stopping()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        stopping.watch()
         witnesses.start()
         yield
         witnesses.stop()
@@ -98,6 +102,8 @@ def _app(auditor: Auditor) -> FastAPI:
     app = FastAPI(title="auditkit", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.auditor = auditor
     app.state.witnesses = witnesses
+    app.state.stopping = stopping
+    app.state.readiness = Readiness(auditor)
     app.state.models = ModelCache(auditor.blobs, auditor.inference)
     app.state.custody = MintCustody(auditor, settings.held_mints_in_memory)
     app.state.call_rates = RateLimiter(Rate(settings.calls_burst, settings.calls_per_second))
@@ -121,4 +127,5 @@ def _app(auditor: Auditor) -> FastAPI:
     ):
         app.include_router(module.router, prefix=API_PREFIX)
     pages.install(app, auditor)
+    app.add_middleware(Observed, metrics=auditor.metrics)
     return app

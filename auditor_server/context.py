@@ -11,6 +11,7 @@ from auditor_server.access.principals import Principal
 from auditor_server.errors import HomeError, SessionNotFoundError
 from auditor_server.home import Home, open_home
 from auditor_server.inference.service import Inference
+from auditor_server.metrics import Metrics
 from auditor_server.settings import ServerSettings
 from auditor_server.store import BlobStore, SessionRow, Store
 from schemas import RoleName, TrustRoot
@@ -35,6 +36,7 @@ class Auditor:
     store: Store
     blobs: BlobStore
     inference: Inference
+    metrics: Metrics = field(default_factory=Metrics)
     now: Callable[[], datetime] = _utc_now
     password_checks: BoundedSemaphore = field(
         default_factory=lambda: BoundedSemaphore(MOST_PASSWORDS_AT_ONCE)
@@ -52,12 +54,15 @@ class Auditor:
         home = open_home(settings.home)
         for role in NECESSARY_KEYS:
             home.signing_key(role)
+        metrics = Metrics()
+        blobs = home.open_blobs(settings.blobs_url)
         return cls(
             settings=settings,
             home=home,
             store=home.prepare_store(settings.database_url),
-            blobs=home.blobs,
-            inference=Inference(settings, home.blobs),
+            blobs=blobs,
+            inference=Inference(settings, blobs, metrics),
+            metrics=metrics,
         )
 
     def trust_root(self) -> TrustRoot:

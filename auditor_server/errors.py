@@ -52,6 +52,45 @@ class DatabaseSchemaError(HomeError):
     """The database's tables are not those that this version of the server knows."""
 
 
+class BackupError(HomeError):
+    """There is no whole backup to restore, or no place for one."""
+
+
+class BlobStoreUrlError(HomeError):
+    """The URL names no place for blobs that the server can use."""
+
+
+class UnavailableError(ServerError):
+    """Something that the server needs is away; the same request is good later."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds: ClassVar[int] = 5
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database does not answer. What was not answered may be stored or not; send it again."""
+
+
+class NotReadyError(UnavailableError):
+    """The server can't do its work now."""
+
+
+class BlobStoreUnavailableError(UnavailableError):
+    """The place where submitted files are kept can't be reached or used now."""
+
+
+class BlobMissingError(ServerError):
+    """A file that was submitted is not where it was stored."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class BlobDamagedError(ServerError):
+    """A stored file is not the one that was submitted."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 class TrustRootNotFoundError(ServerError):
     """The auditor's trust root has no such version."""
 
@@ -252,6 +291,12 @@ class SessionNotSubmittedError(ServerError):
     """There is no submitted model yet."""
 
     status = HTTPStatus.CONFLICT
+
+
+class WeightsDroppedError(ServerError):
+    """The weights of this model were kept as long as the auditor keeps any, and no longer."""
+
+    status = HTTPStatus.GONE
 
 
 class ContinuationError(ServerError):

@@ -6,7 +6,8 @@
     trust-root.versions/                the versions before it
     auditor.sqlite3                     0600, unless another database is set
     trail.key                           0600, secret of the audit trail, made when it is needed
-    blobs/                              submitted models, by SHA-256
+    blobs/                              submitted models, by SHA-256, unless they lie elsewhere
+    blob-copies/                        of those that do, the ones that were needed last
 
 The server needs the keys of session, cosigner, verdict, registry and replay. The root keys and the
 order key are used by the command line only and may be kept elsewhere.
@@ -28,6 +29,7 @@ from auditkit.evidence.trust_history import TrustHistory
 from auditor_server import tokens
 from auditor_server.access.principals import AUTHORITY
 from auditor_server.errors import (
+    BlobStoreUrlError,
     DatabaseInUseError,
     DatabaseNotFoundError,
     HomeError,
@@ -38,7 +40,7 @@ from auditor_server.errors import (
 )
 from auditor_server.keys import open_key_file, shared_secret, write_private
 from auditor_server.settings import DATABASE_URL_VARIABLE
-from auditor_server.store.blobs import BlobStore
+from auditor_server.store.blobs import BlobFolder, BlobStore
 from auditor_server.store.engine import make_engine
 from auditor_server.store.models import OrganisationRow
 from auditor_server.store.store import Store
@@ -59,6 +61,7 @@ TRAIL_KEY_FILE = "trail.key"
 TRAIL_KEY_BYTES = 32
 KEYS_FOLDER = "keys"
 BLOBS_FOLDER = "blobs"
+COPIES_FOLDER = "blob-copies"
 PRIVATE_FOLDER_MODE = 0o700
 KEYID_DIGITS_IN_NAME = 16
 FIRST_DEVELOPER = "developer"
@@ -92,10 +95,25 @@ class Home:
         """The SQLite database inside the home."""
         return f"sqlite:///{self.path / DATABASE_FILE}"
 
-    @property
-    def blobs(self) -> BlobStore:
-        """The folder of submitted files."""
-        return BlobStore(self.path / BLOBS_FOLDER)
+    def open_blobs(self, url: str | None = None) -> BlobStore:
+        """Open the place of submitted files; None means the folder inside the home.
+
+        Raises:
+            BlobStoreUrlError: the URL names nothing that can be used, or what it needs is not
+                installed.
+
+        """
+        if url is None:
+            return BlobFolder(self.path / BLOBS_FOLDER)
+        if not url.startswith("s3://"):
+            raise BlobStoreUrlError(f"expected s3://BUCKET/PREFIX, found {url!r}")
+        try:
+            from auditor_server.store.buckets import BlobBucket
+        except ImportError as error:
+            raise BlobStoreUrlError(
+                "blobs in a bucket need one more package: pip install 'auditkit[s3]'"
+            ) from error
+        return BlobBucket(url, self.path / COPIES_FOLDER)
 
     @property
     def trust_file(self) -> TrustFile:

@@ -87,6 +87,7 @@ def _config(app: FastAPI | Callable[[], FastAPI], workers: int = 1) -> uvicorn.C
         app,
         factory=not isinstance(app, FastAPI),
         workers=workers,
+        log_config=None,  # whoever starts the server says where its log goes
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

@@ -14,7 +14,15 @@ from auditkit.data.errors import DataError
 from auditkit.evidence.errors import EvidenceError, TrustRootError
 from auditkit.mint.errors import MintError
 from auditkit.reports.errors import ReportError
-from auditor_server.errors import RateLimitError, ServerError, UnstorableValueError
+from auditor_server import observing
+from auditor_server.errors import (
+    DatabaseUnavailableError,
+    RateLimitError,
+    ServerError,
+    UnavailableError,
+    UnstorableValueError,
+)
+from auditor_server.store.engine import NO_ANSWER
 from schemas.wire import Problem
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -33,6 +41,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DataError, _known_error)
     app.add_exception_handler(ReportError, _known_error)
     app.add_exception_handler(UnstorableError, _unstorable_value)
+    for kind in NO_ANSWER:
+        app.add_exception_handler(kind, _database_away)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.add_exception_handler(Exception, _unexpected_error)
@@ -47,15 +57,16 @@ def status_of(error: Exception) -> HTTPStatus:
     return HTTPStatus.UNPROCESSABLE_ENTITY
 
 
-def _known_error(_request: Request, error: Exception) -> JSONResponse:
+def _known_error(request: Request, error: Exception) -> JSONResponse:
     name = type(error).__name__
+    observing.note_error(request, name)
     title = (type(error).__doc__ or name).strip().splitlines()[0]
     status = status_of(error)
     return _answer(status, TYPE_PREFIX + name, title, str(error), _headers(error, status))
 
 
 def _headers(error: Exception, status: HTTPStatus) -> dict[str, str]:
-    if isinstance(error, RateLimitError):
+    if isinstance(error, RateLimitError | UnavailableError):
         return {"Retry-After": str(error.retry_after_seconds)}
     return {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
 
@@ -66,6 +77,17 @@ def _unstorable_value(request: Request, _error: Exception) -> JSONResponse:
         UnstorableValueError(
             "expected text without NUL characters and numbers of at most 64 bits; nothing that is "
             "stored here has such a name or number"
+        ),
+    )
+
+
+def _database_away(request: Request, error: Exception) -> JSONResponse:
+    # The driver's message, and not the statement, which has values of the request.
+    _LOG.error("the database failed: %s", str(getattr(error, "orig", error)).strip())
+    return _known_error(
+        request,
+        DatabaseUnavailableError(
+            "the database does not answer; send the same again, which does nothing twice"
         ),
     )
 
@@ -85,16 +107,18 @@ def _invalid_parameters(request: Request, error: Exception) -> JSONResponse:
         f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
         for problem in error.errors()
     )
-    title = "A parameter of the request is missing or invalid."
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-    return _answer(status, TYPE_PREFIX + "InvalidParameterError", title, problems)
+    name, title = "InvalidParameterError", "A parameter of the request is missing or invalid."
+    observing.note_error(request, name)
+    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, TYPE_PREFIX + name, title, problems)
 
 
 def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
     _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     detail = "the server failed to answer; its log says why"
-    return _answer(status, UNTYPED, status.phrase, detail)
+    name = observing.request_id(request)
+    headers = {} if name is None else {observing.REQUEST_ID_HEADER: name}
+    return _answer(status, UNTYPED, status.phrase, detail, headers)
 
 
 def _answer(

@@ -26,7 +26,7 @@ from auditor_server.errors import OpeningSessionError
 from auditor_server.loaded_models import LoadedModel, ModelCache
 from auditor_server.orders import find_order, read_order
 from auditor_server.store import SessionRow, SubmissionRow, VerdictRow
-from auditor_server.submissions import find_submission
+from auditor_server.submissions import find_model
 from auditor_server.verification import verify_submission
 from schemas import AssuranceLevel, MembershipVerdict, SampleOpening, SessionRequest
 from schemas.verdict import EvidenceKind
@@ -128,12 +128,13 @@ def ask(
 
     Raises:
         SessionNotSubmittedError: there is no model yet.
+        WeightsDroppedError: there is none any more.
         CustomModelError: the server can't run this model.
         UndecodableImageError, ImageSizeError: an image that the model can't take.
         InferenceError, and its kinds: an image is too much for the server's limits.
 
     """
-    submission = find_submission(auditor, session)
+    submission = find_model(auditor, session)
     order = read_order(find_order(auditor, session.order_id))
     loaded = models.get(submission)
     shape = loaded.description.model
@@ -231,6 +232,8 @@ def answer(auditor: Auditor, question: Question) -> QueryAnswer:
             for verdict, envelope in zip(verdicts, envelopes, strict=True)
         ]
     )
+    for verdict in verdicts:
+        auditor.metrics.verdicts.labels(verdict.outcome).inc()
     adjusted = control_false_discoveries([basis.p_value for basis in bases])
     return QueryAnswer(envelopes, tuple(float(value) for value in adjusted), verdicts)
 

@@ -172,7 +172,10 @@ def _take_in(
         step=steps[-1].step if steps else session.step,
         epoch=steps[-1].epoch if steps else session.epoch,
     )
-    return segment if stored else None
+    if not stored:
+        return None
+    auditor.metrics.records.inc(segment.count)
+    return segment
 
 
 def _read_flush(keys: SessionKeys, request: AppendRequest) -> _Flush:
@@ -374,9 +377,11 @@ def _cosign(auditor: Auditor, root: TrustRoot, segment: SegmentRow) -> str:
         auditor.signing_key("cosigner", now),
         int(now.timestamp()),
     )
-    return auditor.store.cosign_segment(
-        segment.session_id, segment.first, note.to_bytes().decode(), now
-    )
+    cosigned = note.to_bytes().decode()
+    stored = auditor.store.cosign_segment(segment.session_id, segment.first, cosigned, now)
+    if stored == cosigned:
+        auditor.metrics.checkpoints.inc()
+    return stored
 
 
 def _cosigned_before(auditor: Auditor, segment: SegmentRow) -> datetime:

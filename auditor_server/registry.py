@@ -6,6 +6,7 @@ that the `registry` role signs and the cosigner cosigns. What was signed is stor
 answered, by size, so that no size can ever get a second root; and it is checked at every start.
 """
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -196,7 +197,7 @@ def recover(auditor: Auditor) -> None:
         RegistryDamagedError: entries are missing or changed, or do not lead to the signed heads.
 
     """
-    _check_stored(auditor)
+    check_stored(auditor)
     for version in auditor.home.history().versions:
         register(auditor, "trust-root", version.digest)
     auditor.store.register_all(auditor.now())
@@ -233,17 +234,27 @@ def _head(auditor: Auditor, tree: Tree, newest: RegistryHeadRow | None) -> Regis
     )
 
 
-def _check_stored(auditor: Auditor) -> None:
-    """Recompute the whole tree and compare it with every head that was ever signed."""
+def check_stored(auditor: Auditor, sizes: Collection[int] = ()) -> dict[int, bytes]:
+    """Recompute the whole tree and compare it with every head that was ever signed.
+
+    Returns:
+        The roots of the trees of `sizes`, those that are larger than the registry left out.
+
+    Raises:
+        RegistryDamagedError: see `recover`.
+
+    """
     registry = auditor.store.registry
     # Heads first: another server may append and sign between the two.
     heads = registry.roots_of_heads()
     size = registry.size()
-    frontier = merkle.Frontier()
-    bounds = sorted({*range(0, size, ENTRIES_PER_READ), *(s for s in heads if s <= size), size, 0})
+    frontier, roots = merkle.Frontier(), dict[int, bytes]()
+    ends = {*heads, *sizes, *range(0, size, ENTRIES_PER_READ), size}
+    bounds = sorted(end for end in ends if end <= size)
     for start, end in pairwise([0, *bounds]):
         frontier.extend(merkle.leaf_hash(row.leaf) for row in registry.entries(start, end))
-        expected = heads.get(end, frontier.root())
+        roots[end] = frontier.root()
+        expected = heads.get(end, roots[end])
         if frontier.size != end or frontier.root() != expected:
             raise RegistryDamagedError(
                 f"entries 0 to {end} of the registry are not those whose root was signed: expected "
@@ -261,6 +272,7 @@ def _check_stored(auditor: Auditor) -> None:
             f"the registry's entries hash to {frontier.root().hex()}, its stored nodes to "
             f"{kept.hex()}; restore the database"
         )
+    return {each: roots[each] for each in sizes if each in roots}
 
 
 def _proofs(auditor: Auditor, indices: list[int], size: int) -> list[tuple[str, ...]]:

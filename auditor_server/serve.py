@@ -1,31 +1,27 @@
 """Running the auditor's server in this process, or in several that it starts."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
-from auditor_server import listening
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from auditor_server import listening, logs, metrics
 from auditor_server.app import create_app, create_worker_app, prepare
 from auditor_server.errors import PortInUseError
-from auditor_server.settings import ServerSettings
+from auditor_server.settings import Bound, Listening, ServerSettings
 
 __all__ = ["PortInUseError", "serve"]
 
 
-def serve(
-    settings: ServerSettings,
-    host: str,
-    port: int,
-    on_ready: Callable[[str, int], None],
-    workers: int = 1,
-) -> None:
+def serve(settings: ServerSettings, at: Listening, on_ready: Callable[[Bound], None]) -> None:
     """Serve until the process is asked to stop (SIGINT or SIGTERM).
 
     Args:
         settings: home and limits.
-        host: address to listen on.
-        port: port to listen on; 0 lets the system choose.
-        on_ready: called once with host and port when connections are accepted.
-        workers: processes that serve; with more than one, this process only looks after them.
+        at: where to listen.
+        on_ready: called once when connections are accepted.
 
     Raises:
         PortInUseError: host and port can't be bound.
@@ -33,8 +29,36 @@ def serve(
         WorkerFailedError: a worker can't start.
 
     """
-    if workers == 1:
-        listening.run(create_app(settings), host, port, on_ready)
-        return
-    prepare(settings)
-    listening.run_workers(partial(create_worker_app, settings), workers, host, port, on_ready)
+    logs.configure(settings.log_format)
+    with ExitStack() as stack:
+        if at.workers == 1:
+            app = create_app(settings)
+            bound = _metrics(stack, at, lambda: app.state.auditor.metrics.registry)
+            listening.run(app, at.host, at.port, _announcing(on_ready, bound))
+            return
+        prepare(settings)
+        bound = _metrics(stack, at, lambda: stack.enter_context(metrics.collected_from_workers()))
+        listening.run_workers(
+            partial(_worker_app, settings),
+            at.workers,
+            at.host,
+            at.port,
+            _announcing(on_ready, bound),
+        )
+
+
+def _metrics(
+    stack: ExitStack, at: Listening, registry: Callable[[], CollectorRegistry]
+) -> int | None:
+    if at.metrics_port is None:
+        return None
+    return stack.enter_context(metrics.served(registry(), at.metrics_host, at.metrics_port))
+
+
+def _announcing(on_ready: Callable[[Bound], None], metrics_port: int | None) -> listening.OnReady:
+    return lambda host, port: on_ready(Bound(host, port, metrics_port))
+
+
+def _worker_app(settings: ServerSettings) -> FastAPI:
+    logs.configure(settings.log_format)
+    return create_worker_app(settings)

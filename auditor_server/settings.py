@@ -1,5 +1,7 @@
 """Where the server keeps its things, and how much it accepts from others."""
 
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -10,6 +12,9 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8470
 # Environments are not shown to other users of a machine; command lines are.
 DATABASE_URL_VARIABLE = "AUDITKIT_DATABASE_URL"
+# Names a file, as services in containers get their secrets.
+DATABASE_PASSWORD_VARIABLE = "AUDITKIT_DATABASE_PASSWORD_FILE"  # noqa: S105 - no password
+BLOBS_VARIABLE = "AUDITKIT_BLOBS"
 MOST_WORKERS = 64
 
 MEBIBYTE = 2**20
@@ -73,6 +78,47 @@ QUERIES_BURST = 120
 QUERIES_PER_SECOND = 2.0
 
 
+@dataclass(frozen=True)
+class Listening:
+    """Where the server is reached.
+
+    Attributes:
+        host: address to listen on.
+        port: port to listen on; 0 lets the system choose.
+        workers: processes that serve; with more than one, the first only looks after them.
+        metrics_host: address of the metrics.
+        metrics_port: port of the metrics; None: there are none.
+    """
+
+    host: str
+    port: int
+    workers: int = 1
+    metrics_host: str = DEFAULT_HOST
+    metrics_port: int | None = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Where the server is reached, once it is.
+
+    Attributes:
+        host: address that it listens on.
+        port: its port.
+        metrics_port: port of the metrics; None: there are none.
+    """
+
+    host: str
+    port: int
+    metrics_port: int | None
+
+
+class LogFormat(StrEnum):
+    """How the server's log is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class ServerSettings(BaseModel):
     """Settings of one server, be it one process or several."""
 
@@ -81,6 +127,9 @@ class ServerSettings(BaseModel):
     home: Path = Field(description="the auditor's home folder, made by `create_home`")
     database_url: SecretStr | None = Field(
         default=None, description="None: SQLite in the home folder"
+    )
+    blobs_url: str | None = Field(
+        default=None, description="s3://BUCKET/PREFIX; None: a folder in the home"
     )
     most_weights_bytes: int = Field(default=MOST_WEIGHTS_BYTES, gt=0)
     most_scores_bytes: int = Field(default=MOST_SCORES_BYTES, gt=0)
@@ -108,6 +157,7 @@ class ServerSettings(BaseModel):
     most_waiting: int = Field(default=MOST_WAITING, ge=0)
     most_waiting_seconds: float = Field(default=MOST_WAITING_SECONDS, gt=0)
     held_mints_in_memory: int = Field(default=HELD_MINTS_IN_MEMORY, gt=0)
+    log_format: LogFormat = LogFormat.TEXT
     trail_days: float = Field(default=TRAIL_DAYS, gt=0, le=MOST_TRAIL_DAYS)
     calls_burst: int = Field(default=CALLS_BURST, gt=0)
     calls_per_second: float = Field(default=CALLS_PER_SECOND, gt=0)

@@ -16,9 +16,11 @@ from auditor_server.errors import (
     ServerError,
     SessionNotSealedError,
     SessionNotSubmittedError,
+    WeightsDroppedError,
     WeightsMismatchError,
 )
 from auditor_server.held_submissions import check_exchanges
+from auditor_server.process_locks import RETENTION, together
 from auditor_server.records import split_lines
 from auditor_server.store import SessionRow, SubmissionRow
 from auditor_server.store.blobs import CHUNK_BYTES
@@ -38,6 +40,7 @@ def submit(
 
     Raises:
         SessionNotSealedError: the log goes on.
+        WeightsDroppedError: they were submitted before, and are not kept any more.
         BodyTooLargeError: a file is larger than the server accepts.
         WeightsError, and its kinds: not a sound safetensors file, or not the sealed weights.
         InvalidDocumentError, DescriptionMismatchError: not a description, or not the sealed one.
@@ -46,6 +49,7 @@ def submit(
 
     """
     seal = read_seal(auditor, session)
+    _check_kept(auditor.store.submission(session.id))
     limits = auditor.settings
     _check_size(weights, limits.most_weights_bytes, "weights")
     read_header(weights, _size(weights))
@@ -54,10 +58,10 @@ def submit(
     _check_size(scores, limits.most_scores_bytes, "scores")
     _check_calibration(read_scores(scores.read()), session)
     _check_digest(scores, seal.scores_digest, "scores", ScoresMismatchError)
-    for file in (weights, description, scores):
-        file.seek(0)
-        auditor.blobs.write(file)
-    return _add(auditor, session, seal)
+    with together(auditor.home.path, RETENTION):
+        for file in (weights, description, scores):
+            auditor.blobs.write(file)
+        return _add(auditor, session, seal)
 
 
 def submit_held(auditor: Auditor, session: SessionRow, description: BinaryIO) -> SubmissionRow:
@@ -71,12 +75,13 @@ def submit_held(auditor: Auditor, session: SessionRow, description: BinaryIO) ->
 
     """
     seal = read_seal(auditor, session)
+    _check_kept(auditor.store.submission(session.id))
     _check_description(auditor, description, seal)
     check_exchanges(auditor, session, seal)
     _check_calibration(read_scores(auditor.blobs.read(seal.scores_digest)), session)
-    description.seek(0)
-    auditor.blobs.write(description)
-    return _add(auditor, session, seal)
+    with together(auditor.home.path, RETENTION):
+        auditor.blobs.write(description)
+        return _add(auditor, session, seal)
 
 
 def _add(auditor: Auditor, session: SessionRow, seal: SealRecord) -> SubmissionRow:
@@ -123,6 +128,28 @@ def find_submission(auditor: Auditor, session: SessionRow) -> SubmissionRow:
             f"no model was submitted for session {session.id}; run `auditkit submit`"
         )
     return submission
+
+
+def find_model(auditor: Auditor, session: SessionRow) -> SubmissionRow:
+    """Return what was submitted for a session, weights included.
+
+    Raises:
+        SessionNotSubmittedError: nothing yet.
+        WeightsDroppedError: its weights are not kept any more.
+
+    """
+    submission = find_submission(auditor, session)
+    _check_kept(submission)
+    return submission
+
+
+def _check_kept(submission: SubmissionRow | None) -> None:
+    if submission is not None and submission.weights_dropped_at is not None:
+        raise WeightsDroppedError(
+            f"the weights of session {submission.session_id} were dropped on "
+            f"{submission.weights_dropped_at:%Y-%m-%d}; its log, its verdicts and the verification "
+            "that was signed stay, nothing can be asked of the model any more"
+        )
 
 
 def _check_description(auditor: Auditor, description: BinaryIO, seal: SealRecord) -> None:

@@ -39,7 +39,11 @@ def assemble(auditor: Auditor, session: SessionRow) -> Bundle:
         checkpoints=Streamed(lambda: _checkpoints(auditor, session, size)),
         pool_leaves=full.pool_leaves,
         test_leaves=full.test_leaves,
-        weights=blobs.read(submission.weights_digest) if submission else None,
+        weights=(
+            blobs.read(submission.weights_digest)
+            if submission and submission.weights_dropped_at is None
+            else None
+        ),
         description=blobs.read(submission.description_digest) if submission else None,
         scores=blobs.read(submission.scores_digest) if submission else None,
         verdicts=tuple(verdict.envelope for verdict in auditor.store.verdicts(session.id)),

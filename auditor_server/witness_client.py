@@ -1,5 +1,6 @@
 """The log's end of c2sp.org/tlog-witness: asking one witness for its cosignature."""
 
+from hashlib import sha256
 from http import HTTPStatus
 
 import requests
@@ -38,7 +39,7 @@ class WitnessClient:
 
     def __init__(self, url: str, key: notes.VerifierKey) -> None:
         self.key = key
-        self._url = f"{url.rstrip('/')}/add-checkpoint"
+        self._prefix = url.rstrip("/")
         self._session = requests.Session()
 
     def add_checkpoint(self, request: AddCheckpoint) -> Cosignature:
@@ -68,6 +69,36 @@ class WitnessClient:
             raise StaleOldSizeError(stands_at)
         raise WitnessRefusedError(reason)
 
+    def latest(self, origin: str) -> notes.Checkpoint | None:
+        """Return the newest checkpoint of a log that the witness has cosigned; None: it has none.
+
+        Raises:
+            WitnessUnavailableError: no answer.
+            WitnessRefusedError: an answer that is not what it should be.
+
+        """
+        digest = sha256(origin.encode()).hexdigest()
+        url = f"{self._prefix}/{digest}/checkpoint"
+        try:
+            answer = self._session.get(url, timeout=(CONNECT_SECONDS, READ_SECONDS))
+        except requests.RequestException as error:
+            raise WitnessUnavailableError(f"{self.key.name} does not answer: {error}") from error
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            return None
+        if answer.status_code != HTTPStatus.OK:
+            raise WitnessUnavailableError(f"{self.key.name} answered {answer.status_code}")
+        try:
+            text = notes.verify(answer.content, [self.key]).text
+            checkpoint = notes.parse_checkpoint(text)
+        except EvidenceError as error:
+            raise WitnessRefusedError(f"{self.key.name}: {error}") from error
+        if checkpoint.origin != origin:
+            raise WitnessRefusedError(
+                f"{self.key.name}: expected a checkpoint of {origin}, found one of "
+                f"{checkpoint.origin[:200]!r}"
+            )
+        return checkpoint
+
     def close(self) -> None:
         """Close the connection."""
         self._session.close()
@@ -76,7 +107,7 @@ class WitnessClient:
         """Return status, media type and body of the answer, the body cut where it is too large."""
         try:
             with self._session.post(
-                self._url,
+                f"{self._prefix}/add-checkpoint",
                 data=body,
                 headers={"Content-Type": "text/plain; charset=utf-8"},
                 timeout=(CONNECT_SECONDS, READ_SECONDS),

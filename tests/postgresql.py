@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -20,9 +21,8 @@ PROGRAMS = "/usr/lib/postgresql/*/bin"
 # The server refuses to run as root; Debian's package makes this user.
 UNPRIVILEGED_USER = "postgres"
 SUPERUSER = "auditor"
-SETTINGS = {
-    "listen_addresses": "",
-    "max_connections": "200",
+SETTINGS = {"listen_addresses": "", "max_connections": "200"}
+UNUSUAL_SETTINGS = {
     # Another one than ours, so that a time without its zone is found out.
     "timezone": "Asia/Kolkata",
     "default_transaction_isolation": "serializable",
@@ -42,6 +42,7 @@ class PostgreSQL:
 
     folder: Path
     programs: Path
+    settings: dict[str, str]
 
     @property
     def _as(self) -> str | None:
@@ -64,7 +65,7 @@ class PostgreSQL:
         return str(self.folder / "data")
 
     def start(self) -> None:
-        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        options = " ".join(f"-c {name}={value}" for name, value in self.settings.items())
         log = str(self.folder / "log")
         self.run(
             "pg_ctl", "-D", self.data, "-w", "-l", log, "-o", f"-k {self.folder} {options}", "start"
@@ -84,18 +85,23 @@ class PostgreSQL:
             connection.execute(statement)  # type: ignore[call-overload]
 
 
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    """The server; it lives as long as the tests."""
+@contextmanager
+def private_postgresql(**settings: str) -> Iterator[PostgreSQL]:
+    """Start a server in a new folder; stop it and remove the folder at the end of the block.
+
+    Args:
+        settings: besides Debian's own and `SETTINGS`.
+
+    Raises:
+        FileNotFoundError: its programs are missing.
+
+    """
     found = sorted(Path("/").glob(f"{PROGRAMS.removeprefix('/')}/initdb"))
     if not found:
-        missing = f"no {PROGRAMS}/initdb; install Debian's package `postgresql`"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        raise FileNotFoundError(f"no {PROGRAMS}/initdb; install Debian's package `postgresql`")
     # Not pytest's own folder: no other user may enter that one, and a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
-    server = PostgreSQL(folder, found[-1].parent)
+    server = PostgreSQL(folder, found[-1].parent, {**SETTINGS, **settings})
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, UNPRIVILEGED_USER)
@@ -107,6 +113,19 @@ def postgresql() -> Iterator[PostgreSQL]:
         server.stop()
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """The server; it lives as long as the tests."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(private_postgresql(**UNUSUAL_SETTINGS))
+        except FileNotFoundError as error:
+            if os.environ.get("CI"):
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+        yield server
 
 
 @pytest.fixture(scope="session")

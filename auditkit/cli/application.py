@@ -19,6 +19,7 @@ from auditkit.cli import (
     packaging,
     queries,
     replay,
+    server,
     study,
     trust,
     verdicts,
@@ -55,6 +56,7 @@ app.command("serve", rich_help_panel=AUDITOR)(auditor.serve)
 app.add_typer(auditor.order_app, name="order", rich_help_panel=AUDITOR)
 app.add_typer(access.access_app, name="access", rich_help_panel=AUDITOR)
 app.add_typer(trust.trust_app, name="trust", rich_help_panel=AUDITOR)
+app.add_typer(server.server_app, name="server", rich_help_panel=AUDITOR)
 app.command("draw", rich_help_panel=AUDITOR)(replay.draw)
 app.command("replay", rich_help_panel=AUDITOR)(replay.replay)
 app.command("package", rich_help_panel=DEVELOPER)(packaging.package)

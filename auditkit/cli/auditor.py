@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import SecretStr
@@ -13,13 +13,14 @@ from auditkit.cli.errors import UsageError
 from auditkit.cli.output import console, error_console, print_json, quoted
 from auditkit.cli.passphrases import PassphraseFileOption, ask_new_passphrase, given_passphrase
 from auditkit.evidence import dsse, statements
+from auditor_server import flags
 from auditor_server.settings import (
-    DATABASE_URL_VARIABLE,
     DEFAULT_HOST,
     DEFAULT_PORT,
-    MOST_TRAIL_DAYS,
-    MOST_WORKERS,
     TRAIL_DAYS,
+    Bound,
+    Listening,
+    LogFormat,
 )
 from schemas import AuditOrder
 
@@ -34,15 +35,15 @@ HomeOption = Annotated[
     typer.Option("--home", envvar="AUDITKIT_HOME", help="The auditor's folder: keys, database."),
 ]
 
-DatabaseOption = Annotated[
-    str | None,
-    typer.Option(
-        "--database-url",
-        envvar=DATABASE_URL_VARIABLE,
-        help="The database, postgresql+psycopg://USER:PASSWORD@HOST/NAME, instead of SQLite in "
-        "the home. Others on this machine can read a command line: rather set the variable.",
-    ),
-]
+
+def _option(flag: flags.Flag) -> Any:  # noqa: ANN401 - what typer looks for in an annotation
+    return typer.Option(
+        flag.name, envvar=flag.variable, help=flag.help, min=flag.least, max=flag.most
+    )
+
+
+DatabaseOption = Annotated[str | None, _option(flags.DATABASE)]
+BlobsOption = Annotated[str | None, _option(flags.BLOBS)]
 
 order_app = typer.Typer(
     no_args_is_help=True,
@@ -91,7 +92,7 @@ def init(
 
 def database_secret(database_url: str | None) -> SecretStr | None:
     """Return the URL of a database so that no message can show its password; empty: none."""
-    return SecretStr(database_url) if database_url else None
+    return flags.database_secret(database_url)
 
 
 def write_tokens(created: "Home") -> None:
@@ -118,43 +119,39 @@ def report_home(created: "Home") -> None:
 
 def serve(
     home: HomeOption = DEFAULT_HOME,
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on. Put TLS in front of any other.")
-    ] = DEFAULT_HOST,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")
-    ] = DEFAULT_PORT,
+    host: Annotated[str, _option(flags.HOST)] = DEFAULT_HOST,
+    port: Annotated[int, _option(flags.PORT)] = DEFAULT_PORT,
+    workers: Annotated[int, _option(flags.WORKERS)] = 1,
     database_url: DatabaseOption = None,
-    workers: Annotated[
-        int,
-        typer.Option("--workers", min=1, max=MOST_WORKERS, help="Processes that serve."),
-    ] = 1,
-    trail_days: Annotated[
-        float,
-        typer.Option(
-            "--trail-days",
-            min=1.0,
-            max=MOST_TRAIL_DAYS,
-            help="How long the audit trail keeps who asked what.",
-        ),
-    ] = TRAIL_DAYS,
+    blobs: BlobsOption = None,
+    trail_days: Annotated[float, _option(flags.TRAIL)] = TRAIL_DAYS,
+    log_format: Annotated[LogFormat, _option(flags.LOG_FORMAT)] = LogFormat.TEXT,
+    metrics_host: Annotated[str, _option(flags.METRICS_HOST)] = DEFAULT_HOST,
+    metrics_port: Annotated[int | None, _option(flags.METRICS_PORT)] = None,
 ) -> None:
     """Run the auditor's server until it is stopped with Ctrl-C."""
     from auditor_server.serve import serve as run_server
-    from auditor_server.settings import ServerSettings
 
-    run_server(
-        ServerSettings(
-            home=home, database_url=database_secret(database_url), trail_days=trail_days
-        ),
-        host,
-        port,
-        workers=workers,
-        on_ready=lambda bound, actual: console.print(
-            f"auditkit server for [bold]{quoted(home)}[/bold] on http://{bound}:{actual} "
-            "(Ctrl-C stops it)"
-        ),
+    settings = flags.settings_of(
+        home,
+        {
+            "database_url": database_url,
+            "blobs": blobs,
+            "trail_days": trail_days,
+            "log_format": log_format,
+        },
     )
+    at = Listening(host, port, workers, metrics_host, metrics_port)
+    run_server(settings, at, lambda bound: _announce(home, bound))
+
+
+def _announce(home: Path, bound: Bound) -> None:
+    console.print(
+        f"auditkit server for [bold]{quoted(home)}[/bold] on http://{bound.host}:{bound.port} "
+        "(Ctrl-C stops it)"
+    )
+    if bound.metrics_port is not None:
+        console.print(f"metrics on port {bound.metrics_port}")
 
 
 @order_app.command("create")

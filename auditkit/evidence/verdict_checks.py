@@ -213,6 +213,12 @@ def check_rank(verdict: MembershipVerdict, calibration: NDArray[np.floating]) ->
             f"verdict {verdict.verdict_id} says p = {verdict.p_value:g}, the committed scores "
             f"give {p_value:g}"
         )
+    if verdict.false_positive_rate < 1 / (len(calibration) + 1):
+        raise VerdictError(
+            f"verdict {verdict.verdict_id} was asked for at rate {verdict.false_positive_rate:g}, "
+            f"which {len(calibration)} calibration samples can't reach: it says 'not shown' of "
+            "every sample there is"
+        )
 
 
 def check_outcome(verdict: MembershipVerdict) -> None:

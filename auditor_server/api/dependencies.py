@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
-from auditor_server import tokens
+from auditor_server import observing, tokens
 from auditor_server.context import Auditor
 from auditor_server.errors import (
     BodyTooLargeError,
@@ -44,6 +44,7 @@ AskedWitnesses = Annotated[Witnesses, Depends(_witnesses)]
 def _authenticated(request: Request, auditor: AuditorServer) -> Principal:
     authorization = request.headers.get("Authorization")
     principal = tokens.authenticate(auditor.store, authorization, auditor.now())
+    observing.note_principal(request, principal.name)
     request.app.state.call_rates.take(principal.name)
     return principal
 

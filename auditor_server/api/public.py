@@ -1,8 +1,11 @@
 """What anyone may read: that the server is there, and which keys speak for the auditor."""
 
-from fastapi import APIRouter, Response
+from typing import cast
+
+from fastapi import APIRouter, Request, Response
 
 from auditor_server.api.dependencies import AuditorServer
+from auditor_server.readiness import Readiness
 
 router = APIRouter(tags=["public"])
 
@@ -11,6 +14,13 @@ router = APIRouter(tags=["public"])
 def health() -> dict[str, str]:
     """Say that the server answers."""
     return {"status": "ok"}
+
+
+@router.get("/ready")
+def ready(request: Request) -> dict[str, str]:
+    """Say that the server can do its work: database, blobs and keys are there."""
+    cast("Readiness", request.app.state.readiness).check()
+    return {"status": "ready"}
 
 
 @router.get("/trust-root", response_class=Response)

@@ -16,7 +16,7 @@ from auditkit.mint.evaluation import ask
 from auditkit.mint.initial import initial_weights_digest
 from auditor_server.inference.limits import WorkerSettings
 from auditor_server.inference.messages import AskModel, Done, RebuildInitialWeights, Work
-from auditor_server.store.blobs import BlobStore
+from auditor_server.store.blobs import BlobFolder
 from schemas import ModelDescription, Normalisation, SessionRequest
 
 # The model is rebuilt only for its structure; its weights come from the file.
@@ -37,7 +37,7 @@ class ModelWork:
     def __init__(self, settings: WorkerSettings) -> None:
         torch.set_num_threads(MODEL_THREADS)
         _look_at_processor()
-        self._blobs = BlobStore(settings.blobs)
+        self._blobs = BlobFolder(settings.blobs)
         self._most = settings.models
         self._loaded: OrderedDict[_ModelName, tuple[EnhancedAuditedModel, Normalisation]] = (
             OrderedDict()

@@ -24,6 +24,7 @@ from auditor_server.inference.channel import (
 from auditor_server.inference.limits import WorkerSettings
 from auditor_server.inference.messages import Done, Failed, OutOfMemory, Ready, Refused, Work
 from auditor_server.inference.process import WorkerProcess
+from auditor_server.metrics import Metrics
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class WorkerPool:
         settings: WorkerSettings,
         limits: PoolLimits,
         refusals: Mapping[str, type[Exception]],
+        metrics: Metrics,
     ) -> None:
         """Start nothing yet.
 
@@ -57,11 +59,13 @@ class WorkerPool:
             settings: of each worker.
             limits: of the pool.
             refusals: the typed errors that a worker may name, by their names.
+            metrics: what is counted.
 
         """
         self._settings = settings
         self._limits = limits
         self._refusals = refusals
+        self._metrics = metrics
         self._idle: list[WorkerProcess] = []
         self._lent: set[WorkerProcess] = set()
         self._starting = 0
@@ -78,10 +82,12 @@ class WorkerPool:
             InferenceCrashedError: a worker can't be started.
 
         """
-        worker = self._take()
+        with self._metrics.waiting(self._settings.kind):
+            worker = self._take()
         lease = Lease(worker, Deadline(self._limits.seconds), self._refusals)
         try:
-            yield lease
+            with self._metrics.working(self._settings.kind):
+                yield lease
         except BaseException as error:
             # In the middle of a message, perhaps: what comes next would be taken for its answer.
             if not lease.answered or isinstance(error, InferenceError):

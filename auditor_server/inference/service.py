@@ -20,6 +20,7 @@ from auditor_server.inference.messages import (
     RebuildInitialWeights,
 )
 from auditor_server.inference.pool import PoolLimits, WorkerPool
+from auditor_server.metrics import Metrics
 from auditor_server.settings import ServerSettings
 from auditor_server.store.blobs import BlobStore
 from schemas import ModelDescription, SessionRequest
@@ -38,7 +39,11 @@ class Inference:
     it is needed.
     """
 
-    def __init__(self, settings: ServerSettings, blobs: BlobStore) -> None:
+    def __init__(
+        self, settings: ServerSettings, blobs: BlobStore, metrics: Metrics | None = None
+    ) -> None:
+        self._blobs = blobs
+        metrics = metrics or Metrics()
         self._images = WorkerPool(
             WorkerSettings(
                 kind=WorkerKind.IMAGES,
@@ -52,6 +57,7 @@ class Inference:
                 settings.most_waiting_seconds,
             ),
             _by_name(DataError),
+            metrics,
         )
         self._models = WorkerPool(
             WorkerSettings(
@@ -67,6 +73,7 @@ class Inference:
                 settings.most_waiting_seconds,
             ),
             _by_name(MintError),
+            metrics,
         )
 
     def decode(
@@ -118,6 +125,7 @@ class Inference:
         Raises:
             MintError: the model can't be built, or its weights do not fit.
             InferenceError, and its kinds: it is too much for the limits, or worse.
+            BlobMissingError, BlobDamagedError, BlobStoreUnavailableError: there is no such model.
 
         """
         weights_digest, description_digest = digests
@@ -129,6 +137,8 @@ class Inference:
         )
         shape = (1, mint.code_length) if mint.evidence == "codes" else (1,)
         what = f"asking the {model.architecture} of session {description.session_id}"
+        for digest in digests:
+            self._blobs.fetch(digest)
         with self._models.lease() as lease:
             return np.concatenate(
                 [

@@ -5,7 +5,8 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, String, column, create_engine, event, make_url, select, table
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from auditor_server.errors import DatabaseNotDurableError, DatabaseUrlError
 
@@ -15,6 +16,10 @@ DRIVERS: Final = {SQLITE: "sqlite+pysqlite", POSTGRESQL: "postgresql+psycopg"}
 
 # How long a writer waits for another one before SQLite gives up.
 BUSY_TIMEOUT_MILLISECONDS = 30_000
+# Whoever waits for a machine that does not answer at all is told so.
+CONNECT_SECONDS = 10
+# What the driver, or the pool of connections, says of a database that gives no answer now.
+NO_ANSWER = (OperationalError, InterfaceError, NoConnectionError)
 # With any of these off, PostgreSQL may lose or tear what it has said to have committed.
 DURABILITY_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 
@@ -25,7 +30,7 @@ T = TypeVar("T")
 
 
 def make_engine(database_url: str) -> Engine:
-    """Open the database.
+    """Open the database. No message of its errors shows values, which may be somebody's question.
 
     SQLite runs in WAL mode, synced to disk at every commit, and every writer locks it as a whole.
     On PostgreSQL a writer locks rows; each of its statements sees what was committed before it.
@@ -34,14 +39,44 @@ def make_engine(database_url: str) -> Engine:
         DatabaseUrlError: the URL names neither SQLite nor PostgreSQL.
 
     """
-    url = _read_url(database_url)
+    url = read_url(database_url)
     if url.get_backend_name() == SQLITE:
-        engine = create_engine(url)
+        engine = create_engine(url, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     # A server that was restarted must not cost anybody an answer.
-    return create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+    limits = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
+    return create_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,
+        connect_args=limits,
+        hide_parameters=True,
+    )
+
+
+def read_url(database_url: str) -> URL:
+    """Read the URL of a database, and name its driver.
+
+    Raises:
+        DatabaseUrlError: the URL names neither SQLite nor PostgreSQL.
+
+    """
+    try:
+        url = make_url(database_url)
+    except ArgumentError as error:
+        raise DatabaseUrlError(
+            "the database's URL can't be read; expected for example "
+            "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+        ) from error
+    driver = DRIVERS.get(url.get_backend_name())
+    if driver is None or url.drivername not in {url.get_backend_name(), driver}:
+        raise DatabaseUrlError(
+            f"expected a database URL that begins with {' or '.join(DRIVERS.values())}, found "
+            f"{url.drivername}"
+        )
+    return url.set(drivername=driver)
 
 
 def reading(engine: Engine) -> Engine:
@@ -89,23 +124,6 @@ def settled(attempt: Callable[[], T]) -> T:
         return attempt()
     except IntegrityError:
         return attempt()
-
-
-def _read_url(database_url: str) -> URL:
-    try:
-        url = make_url(database_url)
-    except ArgumentError as error:
-        raise DatabaseUrlError(
-            "the database's URL can't be read; expected for example "
-            "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
-        ) from error
-    driver = DRIVERS.get(url.get_backend_name())
-    if driver is None or url.drivername not in {url.get_backend_name(), driver}:
-        raise DatabaseUrlError(
-            f"expected a database URL that begins with {' or '.join(DRIVERS.values())}, found "
-            f"{url.drivername}"
-        )
-    return url.set(drivername=driver)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own

@@ -230,7 +230,10 @@ class SegmentRow(Base):
 
 
 class SubmissionRow(Base):
-    """Digests of the three blobs that make up a submitted model."""
+    """Digests of the three blobs that make up a submitted model.
+
+    `weights_dropped_at` is NULL as long as the weights are kept.
+    """
 
     __tablename__ = "submissions"
 
@@ -240,6 +243,13 @@ class SubmissionRow(Base):
     scores_digest: Mapped[str]
     level: Mapped[int | None]
     received_at: Mapped[datetime]
+    weights_dropped_at: Mapped[datetime | None]
+
+    @property
+    def kept_digests(self) -> tuple[str, ...]:
+        """Digests of the blobs that must be there."""
+        weights = () if self.weights_dropped_at else (self.weights_digest,)
+        return (*weights, self.description_digest, self.scores_digest)
 
 
 class VerdictRow(Base):

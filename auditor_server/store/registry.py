@@ -118,6 +118,16 @@ class RegistryStore:
             heads = transaction.execute(select(RegistryHeadRow.size, RegistryHeadRow.root))
             return dict(heads.all())
 
+    def heads(self) -> Sequence[RegistryHeadRow]:
+        """Return every head that was ever signed, smallest first."""
+        with self._read() as transaction:
+            return transaction.scalars(select(RegistryHeadRow).order_by(RegistryHeadRow.size)).all()
+
+    def documents(self) -> set[str]:
+        """Return what tells each registered document from all others."""
+        with self._read() as transaction:
+            return set(transaction.scalars(select(RegistryEntryRow.document)))
+
     def counts(self) -> dict[EntryKind, int]:
         """Return how many entries there are of each kind."""
         statement = select(RegistryEntryRow.kind, func.count()).group_by(RegistryEntryRow.kind)

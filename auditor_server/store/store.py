@@ -9,12 +9,13 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker, undefer
 
+from auditkit.evidence.errors import EvidenceError
 from auditor_server.store import registrations
 from auditor_server.store.access import AccessStore
 from auditor_server.store.custody import CustodyStore
 from auditor_server.store.engine import ROW_LOCK, check_durable, reading, settled
 from auditor_server.store.inquiries import InquiryStore
-from auditor_server.store.migrations import upgrade
+from auditor_server.store.migrations import check_current, upgrade
 from auditor_server.store.models import (
     ContinuationRow,
     InquiryVerdictRow,
@@ -31,12 +32,14 @@ from auditor_server.store.models import (
 from auditor_server.store.registrations import Registration
 from auditor_server.store.registry import RegistryStore, append
 from auditor_server.store.trail import TrailStore
-from auditor_server.store.witnessings import WitnessingStore
+from auditor_server.store.witnessings import SESSION_PREFIX, WitnessingStore
 from schemas.registry import EntryKind
 from schemas.wire import SessionState
 
 # How many segments are read at a time when a whole log is passed on.
 SEGMENTS_AT_ONCE = 16
+# Likewise for documents; an envelope has a few kilobytes, a request up to some megabytes.
+ROWS_AT_ONCE = 64
 
 
 class Store:
@@ -69,6 +72,26 @@ class Store:
         check_durable(self._engine)
         upgrade(self._engine)
         self.registry.create()
+
+    def check_answers(self) -> None:
+        """Ask the database for something.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: it gives no answer.
+
+        """
+        with self._read() as transaction:
+            transaction.scalar(select(1))
+
+    def check_tables(self) -> None:
+        """Check that the tables are those of this version of the server.
+
+        Raises:
+            DatabaseSchemaError: another version has changed them meanwhile.
+            sqlalchemy.exc.SQLAlchemyError: the database gives no answer.
+
+        """
+        check_current(self._engine)
 
     def close(self) -> None:
         """Release all connections."""
@@ -431,6 +454,27 @@ class Store:
         with self._read() as transaction:
             return transaction.get(SubmissionRow, session_id)
 
+    def submissions(self) -> Sequence[SubmissionRow]:
+        """Return all submissions, oldest first."""
+        statement = select(SubmissionRow).order_by(
+            SubmissionRow.received_at, SubmissionRow.session_id
+        )
+        with self._read() as transaction:
+            return transaction.scalars(statement).all()
+
+    def drop_weights(self, session_ids: Collection[str], at: datetime) -> None:
+        """Note that the weights of submissions are not kept any more."""
+        statement = (
+            update(SubmissionRow)
+            .where(
+                SubmissionRow.session_id.in_(session_ids),
+                SubmissionRow.weights_dropped_at.is_(None),
+            )
+            .values(weights_dropped_at=at)
+        )
+        with self._write.begin() as transaction:
+            transaction.execute(statement)
+
     def levels(self, session_ids: Collection[str]) -> dict[str, int | None]:
         """Return the assurance level of each session that was submitted, as `set_level` kept it."""
         statement = select(SubmissionRow.session_id, SubmissionRow.level).where(
@@ -562,6 +606,21 @@ class Store:
                 if stored > counts.get(kind, 0):
                     append(transaction, [register(row) for row in transaction.scalars(rows)], now)
 
+    def registrations(self) -> Iterator[tuple[EntryKind, str, Registration | Exception]]:
+        """Yield what is to be registered of every stored document.
+
+        With the document's kind and what it is of, for messages; an error where it can't be read.
+        """
+        for kind, rows, register in (*_DOCUMENTS, *_REPLAYS):
+            with self._read() as transaction:
+                for row in transaction.scalars(rows.execution_options(yield_per=ROWS_AT_ONCE)):
+                    session_id = getattr(row, "session_id", None) or getattr(row, "id", None)
+                    subject = row.order_id if session_id is None else SESSION_PREFIX + session_id
+                    try:
+                        yield kind, subject, register(row)
+                    except (EvidenceError, ValueError) as error:
+                        yield kind, subject, error
+
 
 def _lock(transaction: Session, session_id: str) -> SessionRow:
     """Let nobody else change a session before the transaction ends."""
@@ -635,3 +694,8 @@ _DOCUMENTS: tuple[tuple[EntryKind, Select[Any], Callable[[Any], Registration]], 
     ("verdict", select(VerdictRow).order_by(VerdictRow.number), registrations.of_verdict),
 )
 """What a registry that is new to its database lacks: rows of each kind, and what is registered."""
+
+_REPLAYS: tuple[tuple[EntryKind, Select[Any], Callable[[Any], Registration]], ...] = (
+    ("draw", select(ReplayRow).order_by(ReplayRow.drawn_at), registrations.of_draw),
+    ("replay", select(ReplayRow).where(ReplayRow.result.is_not(None)), registrations.of_replay),
+)

@@ -27,6 +27,11 @@ class WitnessingStore:
         with self._read() as transaction:
             return transaction.get(WitnessingRow, (log, witness))
 
+    def all(self) -> Sequence[WitnessingRow]:
+        """Return the latest cosignature of each witness over each log."""
+        with self._read() as transaction:
+            return transaction.scalars(select(WitnessingRow)).all()
+
     def put(self, row: WitnessingRow) -> None:
         """Store a cosignature, unless one of a larger tree is there."""
 

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fastapi import Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 
+from auditor_server import observing
 from auditor_server.access.principals import Principal, Role
 from auditor_server.api.dependencies import AuditorServer, body_up_to
 from auditor_server.errors import (
@@ -33,6 +34,7 @@ def _signed_in(request: Request) -> Principal:
     sign_in = current(request)
     if sign_in is None:
         raise NotSignedInError("sign in to see this page")
+    observing.note_principal(request, sign_in.principal.name)
     request.app.state.call_rates.take(sign_in.principal.name)
     return sign_in.principal
 

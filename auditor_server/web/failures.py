@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from auditor_server.errors import NotSignedInError, ServerError
 from auditor_server.problems import PROBLEM_MEDIA_TYPE, UNTYPED
+from auditor_server.store.engine import NO_ANSWER
 from auditor_server.web.errors import PageError
 from auditor_server.web.headers import headers_of, is_of_api
 from auditor_server.web.rendering import address, page
@@ -34,10 +35,14 @@ def _as_page(handler: Handler) -> Handler:
         if not isinstance(found, JSONResponse) or not _wants_page(request):
             assert isinstance(found, Response)  # noqa: S101 - ours are no coroutines
             return found
+        if isinstance(error, NO_ANSWER):
+            request.state.sign_in = None  # who it is can't be looked up now
         problem = Problem.from_bytes(bytes(found.body))
         shown = page(request, "failure", code=problem.status, problem=problem)
         # An error that nobody foresaw is answered outside of everything that adds headers.
         shown.headers.update(headers_of(request.url.path))
+        if "Retry-After" in found.headers:
+            shown.headers["Retry-After"] = found.headers["Retry-After"]
         return shown
 
     return answer

@@ -1331,6 +1331,12 @@ MODEL = (
         one_verdict(outcome="not_shown"),
     ),
     Attack(
+        "a member is asked for at a rate at which nobody can be called one",
+        "verdicts",
+        "VerdictError",
+        one_verdict(false_positive_rate=0.01, outcome="not_shown"),
+    ),
+    Attack(
         "a stranger is called a member",
         "verdicts",
         "VerdictError",

@@ -166,6 +166,8 @@ REFUSED_BY_SERVER = (
      "test_replays.py::test_the_first_result_of_a_draw_stays"),
     ("a result is handed in for another session's draw", "DrawNotFoundError",
      "test_replays.py::test_the_draw_of_another_session_is_not_answered_here"),
+    ("a stored model is exchanged where it lies, past the server", "BlobDamagedError",
+     "test_blobs.py::test_what_is_not_what_its_name_says_is_not_given_out"),
     ("a developer draws its own segments, or hands in its own result", "NotAllowedError",
      "test_replays.py::test_only_the_auditor_draws_and_hands_in"),
 )  # fmt: skip
@@ -183,6 +185,7 @@ NO_ATTACK = {
     "MissingPartError": "a mistake in a form",
     "UnstorableValueError": "a name or a number that no database can hold",
     "OpeningsNumberError": "a mistake in a form",
+    "WeightsDroppedError": "asking for what the auditor no longer keeps",
     "CodesNotUsedError": "asking for what the session does not have",
     "CustodyNotUsedError": "asking for what the session does not have",
     "RegistryRangeError": "asking for what the registry does not have",

@@ -73,6 +73,24 @@ def test_queries_give_signed_verdicts_that_the_bundle_proves(
     assert verdicts[0]["outcome"] == "passed"
 
 
+def test_the_same_story_on_postgresql_with_four_workers(
+    finished_on_postgresql: World, tmp_path: Path
+) -> None:
+    """Nobody but the operator notices what the server runs on, the offline verifier least."""
+    world = finished_on_postgresql
+    assert not list(world.home.glob("*.sqlite3*"))
+    image = str(write_digits(tmp_path / "images", 1)[0])
+    asked = world.cli("query", world.session_id(), image, *world.asking, "--json")
+    assert asked.returncode == 0, asked.stderr
+    page = tmp_path / "report.html"
+    told = world.cli("report", world.session_id(), *world.access, "--output", str(page))
+    assert told.returncode == 0, told.stderr
+    code, report = world.verify(world.export())
+    assert (code, report["level"], failed_checks(report)) == (0, 1, set())
+    outcomes = {finding["check"]: finding["outcome"] for finding in report["findings"]}
+    assert outcomes["verdicts"] == "passed"
+
+
 def test_the_same_image_gets_the_same_p_value(finished: World, tmp_path: Path) -> None:
     image = str(write_digits(tmp_path / "images", 1)[0])
     done = finished.cli("query", finished.session_id(), image, image, *finished.asking, "--json")

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from auditor_server.settings import DATABASE_URL_VARIABLE
+
 AUDITKIT = Path(sys.executable).parent / "auditkit"
 START_SECONDS = 60
 WAIT_SECONDS = 240  # for a state that must come; far above what a loaded machine needs
@@ -78,8 +80,12 @@ class World:
         epochs: int = 4,
         outage_policy: str = "continue-late",
         images: tuple[str, ...] = (),
+        database_url: str | None = None,
+        workers: int = 1,
     ) -> None:
         self.folder = folder
+        self.database_url = database_url
+        self.workers = workers
         self.home = folder / "auditor"
         self.config = folder / "config.toml"
         self.port = free_port()
@@ -117,7 +123,8 @@ class World:
     @property
     def environment(self) -> dict[str, str]:
         """What every command of this world sees."""
-        return dict(os.environ)
+        database = {} if self.database_url is None else {DATABASE_URL_VARIABLE: self.database_url}
+        return {**os.environ, **database}
 
     def cli(
         self, *arguments: str, timeout: float = WAIT_SECONDS, **environment: str
@@ -148,7 +155,8 @@ class World:
         return (self.folder / f"{command}.log").read_text()
 
     def serve(self) -> None:
-        self.server = self.start("serve", "--home", str(self.home), "--port", str(self.port))
+        where = ("--home", str(self.home), "--port", str(self.port))
+        self.server = self.start("serve", *where, "--workers", str(self.workers))
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with socket.socket() as probe:

@@ -15,7 +15,7 @@ from auditor_server import registry
 from auditor_server.errors import HomeError
 from auditor_server.inference.service import Inference
 from auditor_server.serve import serve
-from auditor_server.settings import ServerSettings
+from auditor_server.settings import Bound, Listening, ServerSettings
 from developer_agent.client import ServerClient
 from developer_agent.errors import ServerUnreachableError
 from developer_agent.run_folder import RunFolder
@@ -172,12 +172,12 @@ class Process:
     def _serve(self, ready: int, killed_at: Call | None) -> None:
         faults = Faults(self._world.home.path, kill=lambda: os.kill(os.getpid(), signal.SIGKILL))
 
-        def announce(host: str, port: int) -> None:
+        def announce(bound: Bound) -> None:
             faults.target = killed_at
-            os.write(ready, f"http://{host}:{port}\n".encode())
+            os.write(ready, f"http://{bound.host}:{bound.port}\n".encode())
 
         with faults.watching():
-            serve(ServerSettings(home=self._world.home.path), "127.0.0.1", 0, announce)
+            serve(ServerSettings(home=self._world.home.path), Listening("127.0.0.1", 0), announce)
 
     def wait(self) -> int:
         """Return the signal that has ended it."""

@@ -38,6 +38,8 @@ DEVELOPER = "Example Imaging Ltd"
 POOL_SIZE = 64
 TEST_SIZE = 8
 DIGEST = "ab" * 32
+# For an answer. On a loaded machine several workers take a minute to start, and calls wait.
+WAIT_SECONDS = 240
 PURPOSE = {"purpose": "complaint 2026/7"}
 """Form of a query: whoever is no auditor must say what it is for."""
 ENVIRONMENT = Environment(
@@ -80,7 +82,7 @@ class Client:
     def send(self, method: str, path: str, **options: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         return requests.request(
-            method, f"{self.url}/v1{path}", headers=headers, timeout=60, **options
+            method, f"{self.url}/v1{path}", headers=headers, timeout=WAIT_SECONDS, **options
         )
 
 

@@ -2,26 +2,37 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from hand_built import Client, HandBuiltAgent, make_order, make_request, opening, sign_order
+import requests
+from hand_built import (
+    WAIT_SECONDS,
+    Client,
+    HandBuiltAgent,
+    make_order,
+    make_request,
+    opening,
+    sign_order,
+)
 from pydantic import SecretStr
 
 from auditkit.evidence import dsse, statements
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditor_server.home import Home, create_home
-from auditor_server.settings import DATABASE_URL_VARIABLE, ServerSettings
+from auditor_server.settings import BLOBS_VARIABLE, DATABASE_URL_VARIABLE, ServerSettings
 from auditor_server.store import Store
 from auditor_server.tokens import TokenRole
 from schemas import SessionGrant
 
 ORIGIN = "audit.example.org"
+BROWSER = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
 
 
 def make_home(folder: Path, database_url: str | None = None) -> Home:
@@ -42,22 +53,29 @@ class LiveServer:
     module: tuple[str, ...] = ("-m", "auditor_server")
     database_url: str | None = None
     workers: int = 1
+    blobs: str | None = None
+    flags: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] = field(init=False)
     url: str = field(init=False)
+    ready: dict[str, Any] = field(init=False)
 
-    def start(self) -> None:
+    def start(self, stderr: IO[bytes] | None = None) -> None:
         where = ["--home", str(self.home.path), "--port", "0"]
         several = ["--workers", str(self.workers)] if self.workers > 1 else []
         named = {DATABASE_URL_VARIABLE: self.database_url} if self.database_url else {}
+        if self.blobs:
+            named[BLOBS_VARIABLE] = self.blobs
         self.process = subprocess.Popen(
-            [sys.executable, *self.module, *where, *several],
-            env={**os.environ, **named},
+            [sys.executable, *self.module, *where, *several, *self.flags],
+            env={**os.environ, **self.environment, **named},
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         assert self.process.stdout is not None
-        ready = json.loads(self.process.stdout.readline())
-        self.url = f"http://{ready['host']}:{ready['port']}"
+        self.ready = json.loads(self.process.stdout.readline())
+        self.url = f"http://{self.ready['host']}:{self.ready['port']}"
 
     def stop(self) -> None:
         self.process.terminate()
@@ -77,7 +95,9 @@ class LiveServer:
     def settings(self) -> ServerSettings:
         url = self.database_url
         return ServerSettings(
-            home=self.home.path, database_url=None if url is None else SecretStr(url)
+            home=self.home.path,
+            database_url=None if url is None else SecretStr(url),
+            blobs_url=self.blobs,
         )
 
     def open_store(self) -> Store:
@@ -104,3 +124,33 @@ class LiveServer:
         payload = dsse.Envelope.from_bytes(response.content).payload
         grant = statements.parse(payload, statements.GRANT_PREDICATE, SessionGrant)
         return HandBuiltAgent(client, grant, sha256_hex(payload), key)
+
+
+class Browser:
+    """Requests as a browser makes them, one by one."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self.url = server.url
+        self.cookie = ""
+
+    def send(self, method: str, path: str, **options: Any) -> requests.Response:
+        headers = {**BROWSER, **options.pop("headers", {})}
+        if self.cookie:
+            headers["Cookie"] = self.cookie
+        return requests.request(
+            method,
+            self.url + path,
+            headers=headers,
+            allow_redirects=False,
+            timeout=WAIT_SECONDS,
+            **options,
+        )
+
+    def sign_in(self, token: str) -> str:
+        """Sign in, and return the token that forms of this sign-in carry."""
+        found = self.send("POST", "/sign-in", data={"token": token, "next": "/"})
+        assert found.status_code == 303, found.text
+        self.cookie = found.headers["Set-Cookie"].partition(";")[0]
+        match = re.search(r'name="form_token" value="([^"]+)"', self.send("GET", "/").text)
+        assert match is not None
+        return match[1]

@@ -37,7 +37,7 @@ from auditor_server.errors import (
 )
 from auditor_server.inference.service import Inference
 from auditor_server.settings import MEBIBYTE, ServerSettings
-from auditor_server.store.blobs import BlobStore
+from auditor_server.store.blobs import BlobFolder
 from schemas import ModelDescription, SessionRequest
 
 CODES = MINT.model_copy(update={"evidence": "codes"})
@@ -50,7 +50,7 @@ ENDLESS = [IMAGE] * 100_000
 class Submitted:
     """A model as it lies in the blob store."""
 
-    def __init__(self, blobs: BlobStore, model: Any = MODEL, mint: Any = MINT) -> None:
+    def __init__(self, blobs: BlobFolder, model: Any = MODEL, mint: Any = MINT) -> None:
         self.model = EnhancedAuditedModel.build((model, TAPS, mint), 7).eval()
         weights = self.model.weights()
         self.description = ModelDescription(
@@ -76,20 +76,20 @@ class Submitted:
 
 
 @pytest.fixture(name="blobs", scope="module")
-def fixture_blobs(tmp_path_factory: pytest.TempPathFactory) -> BlobStore:
+def fixture_blobs(tmp_path_factory: pytest.TempPathFactory) -> BlobFolder:
     folder = tmp_path_factory.mktemp("home") / "blobs"
     folder.mkdir()
     (folder.parent / "secret.pem").write_text("the auditor's key")
-    return BlobStore(folder)
+    return BlobFolder(folder)
 
 
 @pytest.fixture(name="small", scope="module")
-def fixture_small(blobs: BlobStore) -> Submitted:
+def fixture_small(blobs: BlobFolder) -> Submitted:
     return Submitted(blobs)
 
 
 @pytest.fixture(name="inference", scope="module")
-def fixture_inference(blobs: BlobStore) -> Iterator[Inference]:
+def fixture_inference(blobs: BlobFolder) -> Iterator[Inference]:
     """As in a server whose environment holds a password."""
     settings = ServerSettings(
         home=blobs.folder.parent,
@@ -116,7 +116,7 @@ def wait_until_it_computes(pid: int) -> None:
 
 
 def test_a_worker_says_bit_for_bit_what_the_model_says(
-    inference: Inference, blobs: BlobStore, small: Submitted
+    inference: Inference, blobs: BlobFolder, small: Submitted
 ) -> None:
     images = [noise_image(seed) for seed in range(8)]
     for submitted in (small, Submitted(blobs, mint=CODES)):
@@ -131,7 +131,7 @@ def test_initial_weights_are_the_same_in_a_worker(inference: Inference, seed: in
 
 
 def test_what_is_wrong_with_a_model_is_told_with_its_own_error(
-    inference: Inference, blobs: BlobStore, small: Submitted
+    inference: Inference, blobs: BlobFolder, small: Submitted
 ) -> None:
     other = Submitted(blobs, MODEL.model_copy(update={"classes": 3}))
     with pytest.raises(WeightsMismatchError, match="belong to another model"):
@@ -160,7 +160,7 @@ def test_a_worker_has_no_secret_and_little_of_the_machine(
 
 
 def test_greedy_and_killed_models_cost_nobody_else_anything(
-    inference: Inference, blobs: BlobStore, small: Submitted
+    inference: Inference, blobs: BlobFolder, small: Submitted
 ) -> None:
     def works() -> bool:
         outputs = inference.outputs(small.description, small.digests, [IMAGE])
@@ -187,7 +187,7 @@ def test_greedy_and_killed_models_cost_nobody_else_anything(
     assert works()  # that it died while nobody used it is nobody's business
 
 
-def test_a_slow_model_is_given_up(blobs: BlobStore, small: Submitted) -> None:
+def test_a_slow_model_is_given_up(blobs: BlobFolder, small: Submitted) -> None:
     before = set(children(os.getpid()))
     hurried = Inference(ServerSettings(home=blobs.folder.parent, most_model_seconds=0.5), blobs)
     with pytest.raises(InferenceTimeoutError, match=r"not done within 0\.5 s"):
@@ -215,11 +215,11 @@ def plain_text_image(side: int) -> bytes:
     return b"P3 %d %d 255\n" % (side, side) + b"17 " * (3 * side * side)
 
 
-def decoder(blobs: BlobStore, **limits: Any) -> Inference:
+def decoder(blobs: BlobFolder, **limits: Any) -> Inference:
     return Inference(ServerSettings(home=blobs.folder.parent, **limits), blobs)
 
 
-def test_an_image_that_takes_too_much_costs_a_decoder_and_nothing_else(blobs: BlobStore) -> None:
+def test_an_image_that_takes_too_much_costs_a_decoder_and_nothing_else(blobs: BlobFolder) -> None:
     picture = [("a.png", as_png(IMAGE))]
     frugal = decoder(blobs, most_decoding_memory_bytes=48 * MEBIBYTE)
     large = Image.new("RGB", (5_000, 5_000))
@@ -235,7 +235,7 @@ def test_an_image_that_takes_too_much_costs_a_decoder_and_nothing_else(blobs: Bl
         each.stop()
 
 
-def test_a_decoder_that_dies_takes_its_own_call_with_it(blobs: BlobStore) -> None:
+def test_a_decoder_that_dies_takes_its_own_call_with_it(blobs: BlobFolder) -> None:
     inference, before = decoder(blobs), set(children(os.getpid()))
     picture = [("a.png", as_png(IMAGE))]
     np.testing.assert_array_equal(inference.decode(picture, 32, 32, 3), [IMAGE])

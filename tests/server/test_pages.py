@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 from hand_built import HandBuiltAgent, make_order, make_request, opening, sign_order
-from live import LiveServer, make_home
+from live import Browser, LiveServer, make_home
 
 from auditkit.evidence import dsse, merkle
 from auditkit.evidence.canonical import sha256_hex
@@ -28,7 +28,6 @@ from tests.browser import Reader
 NewReader = Callable[..., Reader]
 ORDER = "pages-2026"
 PURPOSE = "<script>document.title='taken over'</script> & \"quoted\""
-BROWSER = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
 
 
 @pytest.fixture(scope="module")
@@ -56,31 +55,6 @@ def regulator(server: LiveServer, new_reader: NewReader) -> Reader:
     reader = new_reader(server.url)
     reader.sign_in(server.home.tokens["auditor"])
     return reader
-
-
-class Browser:
-    """Requests as a browser makes them, one by one."""
-
-    def __init__(self, server: LiveServer) -> None:
-        self.url = server.url
-        self.cookie = ""
-
-    def send(self, method: str, path: str, **options: Any) -> requests.Response:
-        headers = {**BROWSER, **options.pop("headers", {})}
-        if self.cookie:
-            headers["Cookie"] = self.cookie
-        return requests.request(
-            method, self.url + path, headers=headers, allow_redirects=False, timeout=60, **options
-        )
-
-    def sign_in(self, token: str) -> str:
-        """Sign in, and return the token that forms of this sign-in carry."""
-        found = self.send("POST", "/sign-in", data={"token": token, "next": "/"})
-        assert found.status_code == 303, found.text
-        self.cookie = found.headers["Set-Cookie"].partition(";")[0]
-        match = re.search(r'name="form_token" value="([^"]+)"', self.send("GET", "/").text)
-        assert match is not None
-        return match[1]
 
 
 def other_token(server: LiveServer, role: Role) -> str:

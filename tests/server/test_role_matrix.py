@@ -52,6 +52,7 @@ SESSION = "/v1/sessions/{session_id}"
 RULES: dict[str, Rule] = {
     "GET /openapi.json": PUBLIC,
     "GET /v1/health": PUBLIC,
+    "GET /v1/ready": PUBLIC,
     "GET /v1/trust-root": PUBLIC,
     "GET /v1/trust-root/{version}": PUBLIC,
     "GET /v1/registry/checkpoint": PUBLIC,

@@ -1,6 +1,7 @@
 """The server as an institution runs it: PostgreSQL with four workers, and SQLite with one."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 from hand_built import HandBuiltAgent, is_problem
-from live import LiveServer, make_home
+from live import Browser, LiveServer, make_home
 from pydantic import SecretStr
 
 from auditkit.evidence import merkle, notes
@@ -28,10 +29,13 @@ from auditor_server.home import DATABASE_FILE, Home
 from auditor_server.settings import ServerSettings
 from schemas import AppendReceipt, AppendRequest, RegistryEntries
 
-SESSIONS = 6
-ROUNDS = 8
+SESSIONS = 50
+ROUNDS = 3
 STEPS_PER_FLUSH = 3
-READERS = 2
+MONITORS = 2
+READERS = 20
+# A person looks at a page before turning to the next.
+LOOK_SECONDS = 0.5
 # Time for processes to end or to be replaced, far beyond what they take.
 PATIENCE_SECONDS = 60
 POLL_SECONDS = 0.1
@@ -174,6 +178,23 @@ def read_heads(server: LiveServer, stop: threading.Event) -> list[notes.Checkpoi
     return heads
 
 
+def read_pages(server: LiveServer, stop: threading.Event) -> int:
+    """Turn the pages as a regulator does, of the sessions that come first at the moment."""
+    browser, seen = Browser(server), 0
+    browser.sign_in(server.home.tokens["auditor"])
+    while not stop.is_set():
+        overview = browser.send("GET", "/")
+        sessions = re.findall(r'href="(/sessions/[^"/]+)"', overview.text)[:1]
+        pages = [f"{session}{part}" for session in sessions for part in ("", "/live", "/records")]
+        for page in [*pages, "/registry", "/models", "/orders"]:
+            answer = browser.send("GET", page)
+            assert answer.status_code == 200, answer.text
+            seen += 1
+            if stop.wait(LOOK_SECONDS):
+                break
+    return seen
+
+
 def check_bundle(server: LiveServer, agent: HandBuiltAgent) -> None:
     """Check that the server holds exactly the agent's records, each once, under its checkpoints."""
     answer = server.client("auditor").get(f"{agent.path}/bundle")
@@ -190,15 +211,16 @@ def check_bundle(server: LiveServer, agent: HandBuiltAgent) -> None:
 
 
 def test_many_agents_at_once(service: LiveServer) -> None:
-    """Nothing is lost, doubled or forked, whoever answers."""
+    """50 agents stream and 20 people read: nothing is lost, doubled or forked, whoever answers."""
     digest = service.add_order("shared")
     unheard_of = service.client("developer").get("/sessions/no%00such")
     assert unheard_of.status_code in {404, 422}, unheard_of.text
     if service.workers > 1:
         wait_until(lambda: len(workers_of(service)) == service.workers)
-    with ThreadPoolExecutor(SESSIONS + READERS) as pool:
+    with ThreadPoolExecutor(SESSIONS + MONITORS + READERS) as pool:
         stop = threading.Event()
-        monitors = [pool.submit(read_heads, service, stop) for _ in range(READERS)]
+        monitors = [pool.submit(read_heads, service, stop) for _ in range(MONITORS)]
+        readers = [pool.submit(read_pages, service, stop) for _ in range(READERS)]
         try:
             agents = list(
                 pool.map(lambda _: service.open_session("shared", digest), range(SESSIONS))
@@ -210,6 +232,7 @@ def test_many_agents_at_once(service: LiveServer) -> None:
         finally:
             stop.set()
         heads = [head for monitor in monitors for head in monitor.result()]
+        assert all(reader.result() for reader in readers)
     assert sorted(a.grant.session_number for a in agents) == list(range(1, SESSIONS + 1))
     for agent in agents:
         assert agent.status()["acknowledged_records"] == len(agent.lines)

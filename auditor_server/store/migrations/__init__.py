@@ -4,6 +4,13 @@
 A step is never changed once it was released. Each must work on SQLite and on PostgreSQL.
 """
 
-from auditor_server.store.migrations.migrate import FIRST, HEAD, differences, downgrade, upgrade
+from auditor_server.store.migrations.migrate import (
+    FIRST,
+    HEAD,
+    check_current,
+    differences,
+    downgrade,
+    upgrade,
+)
 
-__all__ = ["FIRST", "HEAD", "differences", "downgrade", "upgrade"]
+__all__ = ["FIRST", "HEAD", "check_current", "differences", "downgrade", "upgrade"]

@@ -8,11 +8,12 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, inspect, text
 
 from auditor_server.errors import DatabaseSchemaError
-from auditor_server.store.engine import POSTGRESQL
+from auditor_server.store.engine import POSTGRESQL, reading
 from auditor_server.store.models import Base, OrderRow
 
 FIRST: Final = "base"
@@ -46,6 +47,23 @@ def upgrade(engine: Engine) -> None:
                 f"the database was made by a version of the server that this one can't follow; it "
                 f"differs in {found}; open it with the version in between first"
             )
+
+
+def check_current(engine: Engine) -> None:
+    """Check that the tables stand where this version leaves them.
+
+    Raises:
+        DatabaseSchemaError: they stand elsewhere.
+        sqlalchemy.exc.DBAPIError: the database can't be used.
+
+    """
+    with reading(engine).connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+        expected = ScriptDirectory.from_config(configuration(connection)).get_current_head()
+    if found != expected:
+        raise DatabaseSchemaError(
+            f"expected tables after step {expected}, found step {found}; start the server anew"
+        )
 
 
 def downgrade(engine: Engine, revision: str) -> None:

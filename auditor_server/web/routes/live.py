@@ -1,6 +1,5 @@
 """A session while it trains: what has come so far, and then what comes."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -13,7 +12,9 @@ from auditor_server import sessions
 from auditor_server.context import Auditor
 from auditor_server.live_logs import LiveLogs
 from auditor_server.orders import find_order, read_order
+from auditor_server.stopping import Stopping
 from auditor_server.store import SessionRow
+from auditor_server.store.engine import NO_ANSWER
 from auditor_server.web.dependencies import AuditorServer, SignedInReader
 from auditor_server.web.rendering import fragment, page
 from auditor_server.web.sign_ins import look_up
@@ -47,11 +48,22 @@ def events(
 ) -> StreamingResponse:
     """Send the changing part of the live page whenever it has changed (server-sent events)."""
     session = auditor.session(session_id, principal)
-    return StreamingResponse(_stream(request, auditor, session), media_type="text/event-stream")
+    stream = _until_no_answer(_stream(request, auditor, session))
+    return StreamingResponse(stream, media_type="text/event-stream")
+
+
+async def _until_no_answer(stream: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Pass a stream on; it ends when the database is away, and the browser asks again later."""
+    try:
+        async for event in stream:
+            yield event
+    except NO_ANSWER:
+        return
 
 
 async def _stream(request: Request, auditor: Auditor, session: SessionRow) -> AsyncIterator[str]:
     shown: tuple[int, str] | None = None
+    stopping = cast("Stopping", request.app.state.stopping)
     for look in range(MOST_LOOKS):
         if await request.is_disconnected() or not await run_in_threadpool(look_up, request):
             return
@@ -64,7 +76,8 @@ async def _stream(request: Request, auditor: Auditor, session: SessionRow) -> As
         if session.state != "open":
             yield _event("end", session.state)
             return
-        await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+        if await stopping.within(SECONDS_BETWEEN_LOOKS):
+            return  # the browser asks again, when the server is back
 
 
 def _as_it_is(auditor: Auditor, session: SessionRow) -> SessionRow:

@@ -51,6 +51,7 @@ from schemas import (
     VerificationReport,
 )
 from schemas.base import Schema
+from schemas.inquiry import InquiryAnswer
 from schemas.wire import (
     DrawnReplay,
     DrawPage,
@@ -59,6 +60,7 @@ from schemas.wire import (
     OrderSummary,
     Problem,
     QueryAnswer,
+    Readiness,
     SessionOpening,
     SessionStatus,
     TrailEntry,
@@ -159,6 +161,10 @@ class AuditorClient:
     def health(self) -> Health:
         """Ask whether the server answers."""
         return self._document("GET", "/health", Health)
+
+    def ready(self) -> Readiness:
+        """Ask whether the server can do its work; it is away for as long as it can't."""
+        return self._document("GET", "/ready", Readiness)
 
     def description(self) -> dict[str, Any]:
         """Fetch the API's description (OpenAPI 3.1)."""
@@ -365,6 +371,58 @@ class AuditorClient:
                 f"{len(answer.verdicts)} verdicts; is {self.base_url} of this version?"
             )
         return answer
+
+    def verdict(self, session_id: str, verdict_id: str) -> Envelope:
+        """Fetch one signed MembershipVerdict."""
+        return self._envelope("GET", _session(session_id, f"verdicts/{_segment(verdict_id)}"))
+
+    def inquire(
+        self,
+        session_ids: Sequence[str],
+        pictures: Sequence[tuple[str, bytes]],
+        *,
+        purpose: str | None = None,
+        false_positive_rate: float | None = None,
+        false_discovery_rate: float | None = None,
+        openings: Sequence[bytes] = (),
+        resize: bool = False,
+    ) -> InquiryAnswer:
+        """Ask several models about many pictures at once.
+
+        Args:
+            session_ids: submitted sessions.
+            pictures: file name and file content of each image, or of ZIP archives of images.
+            purpose: see `query`.
+            false_positive_rate: of each verdict; None: what each model's order says.
+            false_discovery_rate: of the whole; None: the server's.
+            openings: SampleOpenings of pictures among these, to ask for their own codes.
+            resize: take pictures of another size than a model's.
+        """
+        fields = {
+            "model": list(session_ids),
+            "purpose": purpose,
+            "false_positive_rate": false_positive_rate,
+            "false_discovery_rate": false_discovery_rate,
+            "resize": "yes" if resize else None,
+        }
+        return self._document(
+            "POST",
+            "/inquiries",
+            InquiryAnswer,
+            data={name: value for name, value in fields.items() if value is not None},
+            files=[
+                *(("pictures", picture) for picture in pictures),
+                *(
+                    ("openings", (f"{number}.json", opening))
+                    for number, opening in enumerate(openings)
+                ),
+            ],
+            slow=True,
+        )
+
+    def inquiry(self, inquiry_id: str) -> InquiryAnswer:
+        """Fetch what was answered to an inquiry."""
+        return self._document("GET", f"/inquiries/{_segment(inquiry_id)}", InquiryAnswer)
 
     # Replays
 

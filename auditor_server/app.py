@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from auditor_server import problems
+from auditor_server import inquiries, problems
 from auditor_server.access import accounts, trail
 from auditor_server.access.rate_limits import Rate, RateLimiter
 from auditor_server.access.sign_in import FAILURES_COUNT_FOR
@@ -68,6 +68,7 @@ def _recover(auditor: Auditor) -> None:
     recover(auditor)
     register_trust_roots(auditor)
     trail.prune(auditor)
+    inquiries.prune(auditor)
     accounts.prune(auditor.store, auditor.now(), FAILURES_COUNT_FOR)
 
 

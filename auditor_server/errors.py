@@ -397,6 +397,18 @@ class HeldPartError(ServerError):
     """A file was submitted that only the auditor has: T's weights, or the scores."""
 
 
+class VerdictNotFoundError(ServerError):
+    """No verdict of this name about this session may be seen."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class InquiryNotFoundError(ServerError):
+    """No inquiry of this name may be seen, or it is so old that it was forgotten."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
 class OpeningsNumberError(ServerError):
     """A query opens some of its images and not others."""
 

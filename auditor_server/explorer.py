@@ -122,7 +122,7 @@ def find_sample(auditor: Auditor, session: SessionRow, leaf: str) -> Sample | No
         for plan in schedule.epoch(epoch)
         if _shows(plan, index)
     )
-    cohort = _cohort(split, index)
+    cohort = cohort_of(split, index)
     steps = () if cohort == "calibration" else tuple(islice(shown, MOST_SHOWN_STEPS + 1))
     return Sample(
         index=index,
@@ -169,6 +169,20 @@ def prove(auditor: Auditor, session: SessionRow, index: int) -> LogProof | None:
     return LogProof(index, hashes_of_proof, with_lines(auditor, note.encode()))
 
 
+def cohort_of(split: Split, index: int) -> CohortName:
+    """Return the cohort that the nonce has put a sample of the pool into."""
+    cohorts: dict[CohortName, Indices] = {
+        "told": split.told,
+        "silent": split.silent,
+        "told_only": split.told_only,
+        "external": split.external,
+    }
+    for cohort, members in cohorts.items():
+        if (members == index).any():
+            return cohort
+    return "calibration"
+
+
 def _records(segments: Iterable[SegmentRow]) -> Iterator[LoggedRecord]:
     for segment in segments:
         for index, line in enumerate(segment.records.splitlines(), segment.first):
@@ -189,16 +203,3 @@ def _matching(auditor: Auditor, session: SessionRow, pattern: bytes) -> list[Log
 
 def _shows(plan: StepPlan, index: int) -> bool:
     return bool((plan.rows == index).any())
-
-
-def _cohort(split: Split, index: int) -> CohortName:
-    cohorts: dict[CohortName, Indices] = {
-        "told": split.told,
-        "silent": split.silent,
-        "told_only": split.told_only,
-        "external": split.external,
-    }
-    for cohort, members in cohorts.items():
-        if (members == index).any():
-            return cohort
-    return "calibration"

@@ -25,7 +25,7 @@ from auditor_server.documents import parse
 from auditor_server.errors import OpeningSessionError
 from auditor_server.loaded_models import LoadedModel, ModelCache
 from auditor_server.orders import find_order, read_order
-from auditor_server.store import SessionRow, VerdictRow
+from auditor_server.store import SessionRow, SubmissionRow, VerdictRow
 from auditor_server.submissions import find_model
 from auditor_server.verification import verify_submission
 from schemas import AssuranceLevel, MembershipVerdict, SampleOpening, SessionRequest
@@ -47,8 +47,35 @@ class QueryImage:
 class QueryAnswer:
     """Signed verdicts in the order of the images, and adjusted p-values, which are not signed."""
 
-    verdicts: tuple[dsse.Envelope, ...]
+    envelopes: tuple[dsse.Envelope, ...]
     adjusted_p_values: tuple[float, ...]
+    verdicts: tuple[MembershipVerdict, ...]
+    """What the envelopes hold."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The pixels of an image as the model takes them, and what opens them, if anything does."""
+
+    pixels: Pixels
+    digest: str
+    opening: SampleOpening | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be asked of one model, ready to be answered."""
+
+    session: SessionRow
+    submission: SubmissionRow
+    loaded: LoadedModel
+    false_positive_rate: float
+    pictures: tuple[Picture, ...]
+
+    @property
+    def codes(self) -> bool:
+        """Whether T was taught codes."""
+        return self.loaded.description.mint.evidence == "codes"
 
 
 @dataclass(frozen=True)
@@ -69,67 +96,130 @@ def query(
     images: Sequence[QueryImage],
     false_positive_rate: float | None,
 ) -> QueryAnswer:
-    """Score images, and sign and store one verdict for each.
+    """Score images, and sign and store one verdict for each; see `ask` and `answer`."""
+    question = ask(
+        auditor,
+        models,
+        session,
+        [(image.name, image.data) for image in images],
+        false_positive_rate,
+    )
+    return answer(auditor, open_samples(question, [image.opening for image in images]))
+
+
+def ask(
+    auditor: Auditor,
+    models: ModelCache,
+    session: SessionRow,
+    files: Sequence[tuple[str, bytes]],
+    false_positive_rate: float | None,
+    *,
+    resize: bool = False,
+) -> Question:
+    """Decode what is asked about, and answer nothing yet.
+
+    Args:
+        auditor: the server.
+        models: loaded models.
+        session: with a submitted model.
+        files: images, each a name and its bytes; at least one.
+        false_positive_rate: None: the order's own.
+        resize: take images of another size, too.
+
+    Raises:
+        SessionNotSubmittedError: there is no model yet.
+        WeightsDroppedError: there is none any more.
+        CustomModelError: the server can't run this model.
+        UndecodableImageError, ImageSizeError: an image that the model can't take.
+        InferenceError, and its kinds: an image is too much for the server's limits.
+
+    """
+    submission = find_model(auditor, session)
+    order = read_order(find_order(auditor, session.order_id))
+    loaded = models.get(submission)
+    shape = loaded.description.model
+    decoded = auditor.inference.decode(
+        files, shape.height, shape.width, shape.channels, resize=resize
+    )
+    return Question(
+        session=session,
+        submission=submission,
+        loaded=loaded,
+        false_positive_rate=(
+            order.false_positive_rate if false_positive_rate is None else false_positive_rate
+        ),
+        pictures=tuple(Picture(pixels, sample_digest(pixels).hex()) for pixels in decoded),
+    )
+
+
+def open_samples(question: Question, openings: Sequence[SampleOpening | None]) -> Question:
+    """Return the question with what opens its images as samples of the pool, one or none for each.
+
+    Raises:
+        OpeningSessionError, OpeningError: an opening is of another session, or does not hold.
+
+    """
+    for picture, opening in zip(question.pictures, openings, strict=True):
+        if opening is not None:
+            check_opening(question.session, opening, picture.pixels)
+    opened = zip(question.pictures, openings, strict=True)
+    return replace(
+        question,
+        pictures=tuple(replace(picture, opening=opening) for picture, opening in opened),
+    )
+
+
+def check_answerable(question: Question) -> None:
+    """Check that there is an answer at the rate that was asked for.
+
+    Raises:
+        CalibrationTooSmallError: C is too small for the rate of an image that is not opened.
+
+    """
+    if any(picture.opening is None for picture in question.pictures):
+        check_reachable(len(question.loaded.calibration_scores), question.false_positive_rate)
+
+
+def answer(auditor: Auditor, question: Question) -> QueryAnswer:
+    """Score the images of a question, and sign and store one verdict for each.
 
     Every verdict stands for itself: its outcome is `member` if its own p-value is at most the
     false-positive rate. Whoever asks about many images at once must expect that share of false
     alarms among strangers; the adjusted p-values (Benjamini-Hochberg, over the images of this
     call) control the expected share of false ones among those called members instead.
 
-    Args:
-        auditor: the server.
-        models: loaded models.
-        session: with a submitted model.
-        images: at least one.
-        false_positive_rate: None: the order's own.
-
     Raises:
-        SessionNotSubmittedError: there is no model yet.
-        WeightsDroppedError: there is none any more.
-        CustomModelError: the server can't run this model.
-        CalibrationTooSmallError: C is too small for the rate of an image that is not opened.
-        UndecodableImageError, ImageSizeError: an image that the model can't take.
-        InferenceError, and its kinds: an image or the model is too much for the server's limits.
+        CalibrationTooSmallError: see `check_answerable`.
+        InferenceError, and its kinds: the model is too much for the server's limits.
         CodesNotUsedError: an image is opened, and the session has no codes.
-        OpeningSessionError, OpeningError: an opening is of another session, or does not hold.
 
     """
-    submission = find_model(auditor, session)
-    order = read_order(find_order(auditor, session.order_id))
-    rate = order.false_positive_rate if false_positive_rate is None else false_positive_rate
-    loaded = models.get(submission)
-    if any(image.opening is None for image in images):
-        check_reachable(len(loaded.calibration_scores), rate)
-    shape = loaded.description.model
-    files = [(image.name, image.data) for image in images]
-    pixels = auditor.inference.decode(files, shape.height, shape.width, shape.channels)
-    for image, decoded in zip(images, pixels, strict=True):
-        if image.opening is not None:
-            _check_opening(session, image.opening, decoded)
-    bases = _bases(auditor, session, loaded, images, loaded.outputs(pixels))
+    check_answerable(question)
+    session, submission = question.session, question.submission
+    bases = _bases(auditor, question)
     level = submission.level
     if level is None:  # the server was stopped between storing the model and verifying it
         level = verify_submission(auditor, session).level
     now = auditor.now()
-    verdicts = [
+    verdicts = tuple(
         MembershipVerdict(
             verdict_id=f"{session.id}-{secrets.token_hex(VERDICT_ID_RANDOM_BYTES)}",
             session_id=session.id,
             weights_digest=submission.weights_digest,
             scores_digest=submission.scores_digest,
-            sample_digest=sample_digest(decoded).hex(),
+            sample_digest=picture.digest,
             evidence=basis.evidence,
             score=basis.score,
             code_index=basis.code_index,
             p_value=basis.p_value,
             calibration_size=basis.calibration_size,
-            false_positive_rate=rate,
-            outcome="member" if basis.p_value <= rate else "not_shown",
+            false_positive_rate=question.false_positive_rate,
+            outcome="member" if basis.p_value <= question.false_positive_rate else "not_shown",
             level=AssuranceLevel(level),
             issued_at=now,
         )
-        for decoded, basis in zip(pixels, bases, strict=True)
-    ]
+        for picture, basis in zip(question.pictures, bases, strict=True)
+    )
     envelopes = tuple(_sign(auditor, verdict) for verdict in verdicts)
     auditor.store.add_verdicts(
         [
@@ -145,25 +235,21 @@ def query(
     for verdict in verdicts:
         auditor.metrics.verdicts.labels(verdict.outcome).inc()
     adjusted = control_false_discoveries([basis.p_value for basis in bases])
-    return QueryAnswer(envelopes, tuple(float(value) for value in adjusted))
+    return QueryAnswer(envelopes, tuple(float(value) for value in adjusted), verdicts)
 
 
-def _bases(
-    auditor: Auditor,
-    session: SessionRow,
-    loaded: LoadedModel,
-    images: Sequence[QueryImage],
-    outputs: NDArray[np.float32],
-) -> list[_Basis]:
-    opened = any(image.opening is not None for image in images)
-    if loaded.description.mint.evidence != "codes" and not opened:
+def _bases(auditor: Auditor, question: Question) -> list[_Basis]:
+    loaded, pictures = question.loaded, question.pictures
+    outputs = loaded.outputs([picture.pixels for picture in pictures])
+    opened = any(picture.opening is not None for picture in pictures)
+    if not question.codes and not opened:
         return _calibrated(outputs, loaded.calibration_scores)
-    book = open_code_book(auditor, session)
+    book = open_code_book(auditor, question.session)
     return [
         _blind(output, book, loaded.calibration_scores)
-        if image.opening is None
-        else _own(output, book, image.opening.index)
-        for image, output in zip(images, outputs, strict=True)
+        if picture.opening is None
+        else _own(output, book, picture.opening.index)
+        for picture, output in zip(pictures, outputs, strict=True)
     ]
 
 
@@ -185,7 +271,13 @@ def _own(output: NDArray[np.float32], book: CodeBook, index: int) -> _Basis:
     return _Basis("declared", score, own_code_p_value(score), 0, code_index=index)
 
 
-def _check_opening(session: SessionRow, opening: SampleOpening, image: Pixels) -> None:
+def check_opening(session: SessionRow, opening: SampleOpening, image: Pixels) -> None:
+    """Check that pixels are the sample of the pool that an opening opens.
+
+    Raises:
+        OpeningSessionError, OpeningError: it is of another session, or does not hold.
+
+    """
     if opening.session_id != session.id:
         raise OpeningSessionError(
             f"expected an opening of a sample of session {session.id}, found one of "

@@ -22,6 +22,7 @@ from auditkit.cli import (
     server,
     study,
     trust,
+    verdicts,
     witness,
 )
 from auditkit.cli.errors import EXPECTED_ERRORS, describe
@@ -65,6 +66,7 @@ app.command("submit", rich_help_panel=DEVELOPER)(developer.submit)
 app.command("open", rich_help_panel=DEVELOPER)(developer.open_one)
 app.command("disclose", rich_help_panel=DEVELOPER)(replay.disclose)
 app.command("verify", rich_help_panel=ANYONE)(evidence.verify)
+app.command("verify-verdict", rich_help_panel=ANYONE)(verdicts.verify_verdict)
 app.command("export", rich_help_panel=ANYONE)(evidence.export)
 app.command("monitor", rich_help_panel=ANYONE)(monitor.monitor)
 app.command("query", rich_help_panel=ANYONE)(queries.query)

@@ -30,6 +30,7 @@ MARKER = ".auditkit-demo"  # folders with this file may be emptied by the next d
 SERVER_STOP_SECONDS = 15
 DEMO_MEMORY_GIB = 4
 QUERIES = {"told": 4, "silent": 3, "test": 5}
+EXAMPLE_NAMES = {"told": "member", "silent": "silent", "test": "stranger"}
 COHORT_WORDS = {
     "told": "trained on, and told to T",
     "silent": "trained on in silence",
@@ -229,6 +230,7 @@ def _query(folder: Path, url: str, token: str, run: "Run") -> None:
         open_pool(run.config.pool, run.base),
         open_pool(run.config.test, run.base),
     )
+    _leave_examples(folder / "auditor", grant.session_id, images)
     with AuditorClient(url, token) as client:
         answers = client.query(
             grant.session_id,
@@ -275,6 +277,17 @@ def _query_images(
     return chosen
 
 
+def _leave_examples(home: Path, session_id: str, images: list[tuple[Path, str]]) -> None:
+    """Offer the demo's public digits as examples on the server's pages."""
+    from auditor_server.examples import EXAMPLES_FOLDER
+
+    folder = home / EXAMPLES_FOLDER / session_id
+    folder.mkdir(parents=True)
+    for path, cohort in images:
+        number = path.stem.partition("-")[2]
+        shutil.copyfile(path, folder / f"{EXAMPLE_NAMES[cohort]}-{number}.png")
+
+
 def _write_evidence(folder: Path, url: str, token: str, session_id: str) -> None:
     from auditkit.client import AuditorClient
 
@@ -300,6 +313,7 @@ def _print_next(folder: Path, session_id: str) -> None:
         f"open {here}/report.html in a browser",
         f"auditkit verify {here}/evidence.bundle --trust-root {here}/trust-root.json",
         f"auditkit serve --home {here}/auditor &",
+        f"open http://127.0.0.1:8470/desk, and sign in with {here}/tokens/compliance-officer.token",
         (
             f"auditkit query {session_id} {here}/queries --server http://127.0.0.1:8470 "
             f"--token-file {here}/tokens/compliance-officer.token --purpose 'to try it'"

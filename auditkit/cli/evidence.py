@@ -78,7 +78,7 @@ def verify_file(bundle: Path, trust_root: Path, *, rebuild: bool = True) -> Veri
     except AttestationPluginError as error:
         raise UsageError(str(error)) from error
     now = datetime.now(UTC)
-    pinned = _trust_root(trust_root)
+    pinned = read_trust_root(trust_root)
     try:
         with bundle.open("rb") as file:
             contents = open_bundle(file)
@@ -119,7 +119,13 @@ def export(
     console.print(f"check it with: auditkit verify {output} --trust-root TRUST_ROOT", markup=False)
 
 
-def _trust_root(path: Path) -> "TrustHistory":
+def read_trust_root(path: Path) -> "TrustHistory":
+    """Return the trust root in a file, with its earlier versions.
+
+    Raises:
+        UsageError: the file cannot be read.
+        TrustRootError: it is not what it should be.
+    """
     from auditor_server.trust_files import TrustFile
 
     try:

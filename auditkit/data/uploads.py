@@ -158,7 +158,7 @@ def _checked(entries: list[zipfile.ZipInfo], limits: UploadLimits) -> list[zipfi
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ArchiveNameError(f"{shown(twice)}: two files have this name; rename one of them")
-    images = [entry for entry in entries if not entry.is_dir() and not _is_foreign(entry.filename)]
+    images = [entry for entry in entries if not entry.is_dir() and not is_foreign(entry.filename)]
     for entry in images:
         _check_entry(entry, limits)
     total = sum(entry.file_size for entry in images)
@@ -179,7 +179,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _is_foreign(name: str) -> bool:
+def is_foreign(name: str) -> bool:
+    """Tell whether a desktop system has added a file by itself, by the file's path in a folder."""
     path = PurePosixPath(name)
     return path.name in FOREIGN_FILES or not FOREIGN_FOLDERS.isdisjoint(path.parts)
 

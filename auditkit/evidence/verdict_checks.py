@@ -58,7 +58,7 @@ def verdicts(
         )
         _check_binding(verdict, documents, seal, sealed_at)
         _check_evidence(verdict, basis)
-        _check_outcome(verdict)
+        check_outcome(verdict)
         # At L0 a failed check says more than this could.
         if verdict.level > level > AssuranceLevel.L0:
             raise VerdictError(
@@ -165,6 +165,15 @@ def _check_declared(verdict: MembershipVerdict, basis: _Basis) -> None:
             f"verdict {verdict.verdict_id} rests on a sample's own code, and there is no such "
             "sample, or the session has no codes"
         )
+    check_bound(verdict)
+
+
+def check_bound(verdict: MembershipVerdict) -> None:
+    """Check that a declared p-value is the bound that its code score gives.
+
+    Raises:
+        VerdictError: it is not.
+    """
     expected = own_code_p_value(verdict.score)
     if verdict.calibration_size or not math.isclose(
         verdict.p_value, expected, rel_tol=BOUND_TOLERANCE
@@ -188,8 +197,15 @@ def _check_calibrated(verdict: MembershipVerdict, basis: _Basis) -> None:
             f"verdict {verdict.verdict_id} names sample {verdict.code_index}, whose code T was "
             "never told"
         )
-    # Conformal p-value; ties count against the sample.
-    calibration = basis.calibration
+    check_rank(verdict, basis.calibration)
+
+
+def check_rank(verdict: MembershipVerdict, calibration: NDArray[np.floating]) -> None:
+    """Check that a calibrated p-value is the rank of its score; ties count against the sample.
+
+    Raises:
+        VerdictError: it is not.
+    """
     rank = 1 + int((calibration >= np.float32(verdict.score)).sum())
     p_value = rank / (len(calibration) + 1)
     if verdict.calibration_size != len(calibration) or verdict.p_value != p_value:
@@ -205,7 +221,12 @@ def _check_calibrated(verdict: MembershipVerdict, basis: _Basis) -> None:
         )
 
 
-def _check_outcome(verdict: MembershipVerdict) -> None:
+def check_outcome(verdict: MembershipVerdict) -> None:
+    """Check that the outcome follows from p-value and rate.
+
+    Raises:
+        VerdictError: it does not.
+    """
     outcome = "member" if verdict.p_value <= verdict.false_positive_rate else "not_shown"
     if verdict.outcome != outcome:
         raise VerdictError(

@@ -19,8 +19,10 @@ def admit(
     session: SessionRow,
     purpose: str | None,
     pictures: Sequence[bytes],
-) -> None:
+) -> str:
     """Put into the audit trail that somebody asks about pictures, before they are answered.
+
+    Returns the purpose that is now in the trail.
 
     An auditor who states no purpose asks for the one that the signed order states.
 
@@ -51,6 +53,7 @@ def admit(
             "query --purpose`), for example the number of the complaint that it answers"
         )
     trail.record(auditor, principal, "query", session.id, purpose=stated, pictures=pictures)
+    return stated
 
 
 def _checked(purpose: str | None) -> str:

@@ -112,6 +112,10 @@ Trainer = Annotated[Principal, Depends(_allowed("auditor", "developer"))]
 Examiner = Annotated[
     Principal, Depends(_allowed("auditor", "compliance-officer", "data-subject-desk"))
 ]
+Inquirer = Annotated[
+    Principal,
+    Depends(_allowed("auditor", "compliance-officer", "data-subject-desk", one_session=False)),
+]
 Reader = Annotated[Principal, Depends(_allowed("auditor", "developer", "compliance-officer"))]
 Anyone = Annotated[Principal, Depends(_allowed(*tokens.ROLES))]
 

@@ -15,7 +15,6 @@ from auditor_server.api.answers import JSON, file_field, form_body, refusals
 from auditor_server.api.dependencies import AuditorServer, Examiner, SessionId, form_up_to
 from auditor_server.documents import parse
 from auditor_server.errors import (
-    BodyTooLargeError,
     CodesNotUsedError,
     CustomModelError,
     HeldQueryError,
@@ -32,6 +31,7 @@ from auditor_server.errors import (
     WeightsDroppedError,
 )
 from auditor_server.loaded_models import ModelCache
+from auditor_server.pictures import read_up_to
 from auditor_server.queries import QueryImage
 from auditor_server.settings import ServerSettings
 from schemas import SampleOpening
@@ -124,7 +124,7 @@ def query_images(
     answer = queries.query(auditor, models, session, images, false_positive_rate)
     return QueryAnswer(
         verdicts=tuple(
-            SignedDocument.from_bytes(verdict.to_bytes()) for verdict in answer.verdicts
+            SignedDocument.from_bytes(verdict.to_bytes()) for verdict in answer.envelopes
         ),
         adjusted_p_values=tuple(answer.adjusted_p_values),
     )
@@ -155,22 +155,13 @@ def _images(form: FormData, settings: ServerSettings) -> list[QueryImage]:
             "images; ask about the others in another call"
         )
     found: list[SampleOpening | None] = [
-        parse(SampleOpening, _read(part, settings.most_opening_bytes, OPENINGS_PART))
-        for part in openings
+        parse(SampleOpening, read_up_to(part, settings.most_opening_bytes)) for part in openings
     ]
     return [
         QueryImage(
             shown(part.filename or IMAGES_PART),
-            _read(part, settings.most_image_bytes, IMAGES_PART),
+            read_up_to(part, settings.most_image_bytes),
             opening,
         )
         for part, opening in zip(parts, found or [None] * len(parts), strict=True)
     ]
-
-
-def _read(part: UploadFile, most_bytes: int, what: str) -> bytes:
-    data = part.file.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        name = shown(part.filename or what)
-        raise BodyTooLargeError(f"{name}: expected a file of at most {most_bytes} bytes")
-    return data

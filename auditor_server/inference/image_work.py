@@ -20,5 +20,5 @@ class ImageWork:
         """
         if not isinstance(work, DecodeImage):
             raise TypeError(f"a worker that decodes images was asked to {work.kind}")
-        pixels = decode_image(payload, *work.shape.as_tuple, name=work.name)
+        pixels = decode_image(payload, *work.shape.as_tuple, resize=work.resize, name=work.name)
         return Done(shape=pixels.shape), pixels.tobytes()

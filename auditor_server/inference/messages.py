@@ -41,6 +41,7 @@ class DecodeImage(_Message):
     kind: Literal["decode-image"] = "decode-image"
     shape: ImageShape
     name: str = Field(max_length=MOST_DETAIL_CHARACTERS)
+    resize: bool = False
 
 
 class AskModel(_Message):

@@ -77,9 +77,22 @@ class Inference:
         )
 
     def decode(
-        self, files: Sequence[tuple[str, bytes]], height: int, width: int, channels: int
+        self,
+        files: Sequence[tuple[str, bytes]],
+        height: int,
+        width: int,
+        channels: int,
+        *,
+        resize: bool = False,
     ) -> list[NDArray[np.uint8]]:
         """Decode image files, each a name and its bytes, to pixels (H, W, C).
+
+        Args:
+            files: images.
+            height: in pixels.
+            width: in pixels.
+            channels: one is grey, three are RGB.
+            resize: take images of another size, too, and resize them as pools are resized.
 
         Raises:
             UndecodableImageError, and its kinds; ImageSizeError: see `decode_image`.
@@ -91,7 +104,7 @@ class Inference:
             found = []
             for name, data in files:
                 what = f"decoding {name}"
-                work = DecodeImage(shape=shape, name=name)
+                work = DecodeImage(shape=shape, name=name, resize=resize)
                 result = lease.do(work, data, shape.size, what)
                 found.append(_array(result, np.uint8, shape.as_tuple, what))
         return found

@@ -4,6 +4,7 @@ from auditor_server.store.blobs import BlobStore
 from auditor_server.store.lists import Place
 from auditor_server.store.models import (
     ContinuationRow,
+    InquiryRow,
     OrderRow,
     OrganisationRow,
     RegistryHeadRow,
@@ -25,6 +26,7 @@ from auditor_server.store.store import Store
 __all__ = [
     "BlobStore",
     "ContinuationRow",
+    "InquiryRow",
     "OrderRow",
     "OrganisationRow",
     "Place",

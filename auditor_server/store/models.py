@@ -271,6 +271,28 @@ class VerdictRow(Base):
     issued_at: Mapped[datetime]
 
 
+class InquiryRow(Base):
+    """What somebody asked at once, and what was answered; it goes when its trail goes."""
+
+    __tablename__ = "inquiries"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    role: Mapped[str]
+    organisation: Mapped[str] = mapped_column(index=True)
+    document: Mapped[bytes]
+
+
+class InquiryVerdictRow(Base):
+    """Which inquiry a verdict answers."""
+
+    __tablename__ = "inquiry_verdicts"
+
+    verdict_id: Mapped[str] = mapped_column(ForeignKey("verdicts.verdict_id"), primary_key=True)
+    inquiry: Mapped[int] = mapped_column(ForeignKey("inquiries.number"), index=True)
+
+
 class VerificationRow(Base):
     """A verification summary as it was signed, in the order of signing."""
 

@@ -14,10 +14,12 @@ from auditor_server.store import registrations
 from auditor_server.store.access import AccessStore
 from auditor_server.store.custody import CustodyStore
 from auditor_server.store.engine import ROW_LOCK, check_durable, reading, settled
+from auditor_server.store.inquiries import InquiryStore
 from auditor_server.store.lists import ListStore
 from auditor_server.store.migrations import check_current, upgrade
 from auditor_server.store.models import (
     ContinuationRow,
+    InquiryVerdictRow,
     OrderRow,
     ReplayRow,
     SegmentRow,
@@ -58,6 +60,7 @@ class Store:
         self.access = AccessStore(self._write, self._read)
         self.trail = TrailStore(self._write, self._read)
         self.lists = ListStore(self._read)
+        self.inquiries = InquiryStore(self._write, self._read)
 
     def prepare(self) -> None:
         """Bring the tables to those of this version of the server.
@@ -456,6 +459,23 @@ class Store:
         statement = (
             select(VerdictRow)
             .where(VerdictRow.session_id == session_id)
+            .order_by(VerdictRow.number)
+        )
+        with self._read() as transaction:
+            return transaction.scalars(statement).all()
+
+    def verdict(self, verdict_id: str) -> VerdictRow | None:
+        """Return one verdict."""
+        statement = select(VerdictRow).where(VerdictRow.verdict_id == verdict_id)
+        with self._read() as transaction:
+            return transaction.scalar(statement)
+
+    def verdicts_of_inquiry(self, inquiry: int) -> Sequence[VerdictRow]:
+        """Return the verdicts that answer an inquiry in the order of signing."""
+        statement = (
+            select(VerdictRow)
+            .join(InquiryVerdictRow, InquiryVerdictRow.verdict_id == VerdictRow.verdict_id)
+            .where(InquiryVerdictRow.inquiry == inquiry)
             .order_by(VerdictRow.number)
         )
         with self._read() as transaction:

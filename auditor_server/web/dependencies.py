@@ -17,6 +17,7 @@ from auditor_server.errors import (
     NotSignedInError,
     OutOfScopeError,
 )
+from auditor_server.inquiries import EXAMINERS
 from auditor_server.settings import ServerSettings
 from auditor_server.web.sign_ins import READERS, check_form, current
 
@@ -60,6 +61,7 @@ def _allowed(*roles: Role, one_session: bool = True) -> Callable[[Principal], Pr
 
 
 SignedInReader = Annotated[Principal, Depends(_allowed(*READERS))]
+SignedInExaminer = Annotated[Principal, Depends(_allowed(*EXAMINERS))]
 SignedInOrderer = Annotated[Principal, Depends(_allowed("auditor", one_session=False))]
 
 
@@ -69,7 +71,7 @@ def _form(
     """Return a dependency that reads a form which one of our own pages has sent."""
 
     async def read(request: Request, body: Annotated[bytes, Depends(body_up_to(limit))]) -> Form:
-        _check_origin(request)
+        check_origin(request)
         try:
             fields = dict(
                 parse_qsl(
@@ -88,7 +90,7 @@ def _form(
     return read
 
 
-def _check_origin(request: Request) -> None:
+def check_origin(request: Request) -> None:
     """Refuse what another site made the browser send, also before anybody is signed in."""
     site = request.headers.get("Sec-Fetch-Site")
     origin = request.headers.get("Origin")
@@ -109,6 +111,7 @@ __all__ = [
     "AuditorServer",
     "OrderForm",
     "SignedIn",
+    "SignedInExaminer",
     "SignedInOrderer",
     "SignedInReader",
     "SmallForm",

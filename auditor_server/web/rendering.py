@@ -66,6 +66,7 @@ def _environment() -> Environment:
         "percent": formatting.percent,
         "nominal": formatting.nominal_percent,
         "interval": formatting.interval,
+        "p_value": formatting.p_value,
         "moment": formatting.moment,
         "second": _second,
         "duration": formatting.duration,

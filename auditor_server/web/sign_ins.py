@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from auditor_server.access import sign_in as access
 from auditor_server.access.principals import Principal, Role
 from auditor_server.errors import NotSignedInError
+from auditor_server.inquiries import EXAMINERS
 
 # The prefix makes browsers refuse the cookie unless it is Secure, for this host and for all paths.
 COOKIE = "__Host-auditkit"
@@ -28,6 +29,11 @@ class SignIn:
     def is_reader(self) -> bool:
         """Whether records, orders, bundles and reports are shown."""
         return self.principal.role in READERS
+
+    @property
+    def is_examiner(self) -> bool:
+        """Whether pictures may be asked about."""
+        return self.principal.role in EXAMINERS
 
 
 def current(request: Request) -> SignIn | None:

@@ -13,6 +13,7 @@ router = APIRouter(include_in_schema=False)
 
 MEDIA_TYPES = {
     "style.css": "text/css; charset=utf-8",
+    "desk.js": "text/javascript; charset=utf-8",
     "live.js": "text/javascript; charset=utf-8",
     "htmx.min.js": "text/javascript; charset=utf-8",
     "htmx.LICENSE.txt": "text/plain; charset=utf-8",

@@ -108,6 +108,14 @@ def tell(server: StoryServer) -> None:
     assert replayed.status_code == 201, replayed.text
     images = [("images", ("face.png", as_png(noise_image(1)), "image/png"))]
     officer.post(f"{agent.path}/queries?false_positive_rate=0.1", data=PURPOSE, files=images)
+    asked = officer.post(
+        "/inquiries",
+        data={**PURPOSE, "model": server.submitted, "false_positive_rate": "0.1"},
+        files=[("pictures", ("face.png", as_png(noise_image(1)), "image/png"))],
+    ).json()
+    officer.get(f"/inquiries/{asked['inquiry']['id']}")
+    (answered,) = asked["inquiry"]["models"][0]["answers"]
+    officer.get(f"{agent.path}/verdicts/{answered['verdict_id']}")
     for part in ("", "/draws", "/verification", "/bundle", "/report"):
         officer.get(f"{agent.path}{part}")
 

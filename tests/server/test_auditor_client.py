@@ -71,6 +71,7 @@ def test_there_is_a_method_for_every_route(
 
     auditor._http.event_hooks["response"] = [note]
     auditor.health()
+    auditor.ready()
     assert auditor.description()["openapi"].startswith("3.1")
     root = auditor.trust_root()
     assert auditor.trust_root(1) == root
@@ -115,6 +116,11 @@ def test_there_is_a_method_for_every_route(
     assert "<html" in auditor.report(session)
     found = auditor.query(session, [("a.png", PNG), ("b.png", PNG)], false_positive_rate=0.1)
     assert len(found.verdicts) == len(found.adjusted_p_values) == 2
+    inquiry = auditor.inquire([session], [("a.png", PNG)], purpose="a complaint")
+    assert auditor.inquiry(inquiry.inquiry.id) == inquiry
+    (answered,) = inquiry.inquiry.models[0].answers
+    signed = auditor.verdict(session, answered.verdict_id)
+    assert canonical.to_bytes(inquiry.verdicts[0]) == signed.to_bytes()
     drawn = auditor.draw_segments(session, DrawRequest(uniform=1))
     assert canonical.to_bytes(list(auditor.draws(session))[-1].draw) == drawn.to_bytes()
     draw = statements.parse(drawn.payload, statements.REPLAY_DRAW_PREDICATE, ReplayDraw)

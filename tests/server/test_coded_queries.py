@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from submitted import (
     make_submission,
     noise_image,
 )
+from test_pages import Browser
 
 from auditkit.data.manifest import Manifest, split_leaves
 from auditkit.data.pools import from_arrays
@@ -251,6 +253,39 @@ def test_the_verifier_follows_both_kinds_of_verdict(session: CodedSession) -> No
     assert f"own membership code, provable, code of sample {session.known}" in page
     assert "score against calibration, code of sample" in page
     assert "the p-value is a proven bound" in page
+
+
+def test_the_desk_finds_out_which_picture_an_opening_opens(session: CodedSession) -> None:
+    browser = Browser(session.server)
+    form_token = browser.sign_in(session.server.home.tokens["compliance-officer"])
+    other = next(int(i) for i in session.split.external)
+    shown = [noise_image(1_000), POOL.images[other], POOL.images[session.known]]
+    files = [("pictures", (f"{n}.png", as_png(pixels))) for n, pixels in enumerate(shown)]
+    openings = [
+        ("openings", (f"{index}.json", session.opening(index))) for index in (session.known, other)
+    ]
+    session_id = session.agent.grant.session_id
+    form = {"form_token": form_token, "model": session_id, **PURPOSE}
+
+    def ask(*parts: Any) -> requests.Response:
+        return browser.send("POST", "/desk", data=form, files=[*files, *parts])
+
+    page = browser.send("GET", ask(*openings).headers["Location"]).text
+    assert f"Yes: it is sample {session.known} of the list, one that the model was trained" in page
+    assert f"Yes: it is sample {other} of the list, one that was shown as a non-member." in page
+    assert page.count("keyed code, the picture&#39;s own") == 2
+    assert page.count("keyed code, compared with those of all members") == 1
+    found = re.findall(r"/verdicts/[^\"/]+/[^\"/]+", page)
+    verdict = browser.send("GET", found[-1]).text
+    assert "Found: the model answers with this picture&#39;s own code" in verdict
+    assert "fewer than 1 in a billion" in verdict
+
+    changed = session.opening(session.known, label=9)
+    strange = [("openings", ("1.json", changed)), *openings[1:]]
+    assert "opens none of the pictures" in ask(*strange).text
+    assert "opens none of the pictures" in ask(openings[0], openings[0]).text
+    elsewhere = session.opening(session.known, session_id="20260101-abcdef")
+    assert "a model that was not chosen" in ask(("openings", ("1.json", elsewhere))).text
 
 
 def test_an_opening_is_of_no_use_where_there_are_no_codes(live_server: LiveServer) -> None:

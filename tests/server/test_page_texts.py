@@ -8,6 +8,8 @@ import pytest
 
 from auditkit.evidence.verify import OPTIONAL_CHECKS, REQUIRED_CHECKS
 from auditor_server import tokens, web
+from auditor_server.askable_models import Obstacle
+from auditor_server.examples import ExampleKind
 from auditor_server.web import checks
 from auditor_server.web.texts import catalogue, text
 from schemas import Finding, records
@@ -19,7 +21,17 @@ WEB = Path(web.__file__).parent
 TEMPLATES = "".join(path.read_text("utf-8") for path in WEB.glob("templates/*.html"))
 CODE = "".join(path.read_text("utf-8") for path in WEB.rglob("*.py"))
 # Sections that are looked up by a name of the wire; the tests below say that all are there.
-BY_NAME = {"roles", "states", "kinds", "entries", "advice", "advice_for_any", "evidence"}
+BY_NAME = {
+    "roles",
+    "states",
+    "kinds",
+    "entries",
+    "advice",
+    "advice_for_any",
+    "evidence",
+    "desk_obstacles",
+    "desk_examples",
+}
 
 
 def test_every_text_is_used() -> None:
@@ -48,6 +60,8 @@ def test_names_of_the_wire_have_words() -> None:
     assert set(catalogue()["session"]["level_unknown"]) == set(get_args(SessionState))
     assert set(catalogue()["roles"]) >= set(tokens.ROLES)
     assert set(catalogue()["evidence"]) == set(get_args(checks.Place))
+    assert set(catalogue()["desk_obstacles"]) == set(get_args(Obstacle))
+    assert set(catalogue()["desk_examples"]) == set(get_args(ExampleKind))
 
 
 def test_only_checks_that_are_made_are_explained() -> None:

@@ -44,6 +44,7 @@ class Rule:
 
 PUBLIC = Rule("public")
 READERS = frozenset({AUDITOR, DEVELOPER, OFFICER})
+EXAMINERS = frozenset({AUDITOR, OFFICER, DESK})
 EVERYONE = frozenset(ROLES)
 TRAINING = Rule("session", frozenset({AUDITOR, DEVELOPER}))
 AUDITING = Rule("session", frozenset({AUDITOR}))
@@ -70,7 +71,10 @@ RULES: dict[str, Rule] = {
     f"POST {SESSION}/mint-exchanges": TRAINING,
     f"POST {SESSION}/records": TRAINING,
     f"PUT {SESSION}/submission": TRAINING,
-    f"POST {SESSION}/queries": Rule("session", frozenset({AUDITOR, OFFICER, DESK})),
+    f"POST {SESSION}/queries": Rule("session", EXAMINERS),
+    "POST /v1/inquiries": Rule("server", EXAMINERS),
+    "GET /v1/inquiries/{inquiry_id}": Rule("server", EXAMINERS),
+    f"GET {SESSION}/verdicts/{{verdict_id}}": Rule("session", EXAMINERS),
     f"POST {SESSION}/draws": AUDITING,
     f"GET {SESSION}/draws": Rule("session", READERS),
     f"POST {SESSION}/replays": AUDITING,
@@ -79,7 +83,7 @@ RULES: dict[str, Rule] = {
     f"GET {SESSION}/report": Rule("session", READERS),
     "GET /v1/audit-trail": Rule("server", frozenset({AUDITOR})),
 }
-PARAMETERS = {"{version}": "1", "{index}": "0"}
+PARAMETERS = {"{version}": "1", "{index}": "0", "{inquiry_id}": "i", "{verdict_id}": "v"}
 NOT_FOUND = {"session": "SessionNotFoundError", "order": "OrderNotFoundError"}
 MEMBERS: list[tuple[str, Role]] = [
     *((AUTHORITY, role) for role in ROLES),

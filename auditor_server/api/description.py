@@ -26,7 +26,9 @@ from auditkit import __version__
 from auditor_server.api.answers import ERRORS, reference, refusals
 from auditor_server.api.routes import API_PREFIX, ROUTERS
 from auditor_server.errors import (
+    BlobStoreUnavailableError,
     BodyTooLargeError,
+    DatabaseUnavailableError,
     InvalidParameterError,
     NotAllowedError,
     NotAuthenticatedError,
@@ -147,6 +149,7 @@ def _implied(operation: dict[str, Any]) -> Iterator[type[Exception]]:
     if "security" in operation:
         yield from (NotAuthenticatedError, TokenExpiredError, TokenRevokedError)
         yield from (NotAllowedError, OutOfScopeError, RateLimitError)
+        yield from (DatabaseUnavailableError, BlobStoreUnavailableError)
     if "session_id" in parameters and parameters["session_id"]["in"] == "path":
         yield SessionNotFoundError
     if "requestBody" in operation:

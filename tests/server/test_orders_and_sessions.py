@@ -18,6 +18,7 @@ from hand_built import (
 )
 from live import ORIGIN, LiveServer
 
+from auditkit.client import AuditorClient
 from auditkit.evidence import canonical, dsse, statements, trust
 from auditkit.evidence.keys import SigningKey
 from schemas import AuditOrder, MintConfig, SessionGrant, SplitSizes
@@ -42,7 +43,7 @@ def test_an_order_is_stored_as_it_was_signed(live_server: LiveServer) -> None:
     root = live_server.home.trust_root(datetime.now(UTC))
     found = trust.verify_statement(root, "order", fetched, statements.ORDER_PREDICATE, AuditOrder)
     assert found == order
-    listed = {entry["order_id"]: entry for entry in developer.get("/orders").json()}
+    listed = {entry["order_id"]: entry for entry in developer.get("/orders?limit=500").json()}
     assert listed["as-signed"]["purpose"] == order.purpose
 
 
@@ -214,8 +215,8 @@ def test_sessions_are_listed_with_their_progress(
 ) -> None:
     agent.sent(agent.flush(0))
     for role in ("auditor", "compliance-officer", "developer"):
-        listed = {entry["id"]: entry for entry in live_server.client(role).get("/sessions").json()}
-        entry = listed[agent.grant.session_id]
-        assert entry["acknowledged_records"] == 4
-        assert entry["order_id"] == ORDER_ID
-        assert entry["name"] == "digits"
+        with AuditorClient(live_server.url, live_server.home.tokens[role]) as client:
+            (entry,) = (each for each in client.sessions() if each.id == agent.grant.session_id)
+        assert entry.acknowledged_records == 4
+        assert entry.order_id == ORDER_ID
+        assert entry.name == "digits"

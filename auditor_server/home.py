@@ -402,4 +402,5 @@ def open_home(path: Path) -> Home:
             f"{path} is no auditor's home ({', '.join(missing)} not found); make one with "
             "`auditkit init`"
         )
-    return Home(path)
+    # Processes that run models have a working folder of their own.
+    return Home(path.resolve())

@@ -155,7 +155,8 @@ class World:
         return (self.folder / f"{command}.log").read_text()
 
     def serve(self) -> None:
-        where = ("--home", str(self.home), "--port", str(self.port))
+        # As people type it: relative to where they are.
+        where = ("--home", self.home.name, "--port", str(self.port))
         self.server = self.start("serve", *where, "--workers", str(self.workers))
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:

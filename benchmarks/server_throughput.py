@@ -43,6 +43,7 @@ from pathlib import Path
 import requests
 from pydantic import SecretStr
 
+from auditkit.client import AuditorClient
 from auditkit.evidence import merkle, notes, trust
 from auditkit.evidence.bundle import read_bundle
 from auditkit.evidence.canonical import sha256_hex
@@ -159,8 +160,8 @@ def measure_auditkit(load: Load, workers: int, postgresql: PostgreSQL | None) ->
             ready = json.loads(process.stdout.readline())
             address = f"http://{ready['host']}:{ready['port']}"
             server = Server(home, address, sha256_hex(order.payload))
-            with server.client("auditor") as auditor:
-                auditor.publish_order(order.to_bytes())
+            with AuditorClient(server.url, home.tokens["auditor"]) as auditor:
+                auditor.add_order(order)
             agents = [Agent(folder / f"run{number}", server) for number in range(load.agents)]
             readers = [PageReader(server, agents[number]) for number in range(load.readers)]
             measured = measure(
@@ -200,7 +201,7 @@ class Agent:
     def check_kept(self, server: Server) -> None:
         """Check that the server has exactly these records, under consistent checkpoints."""
         file = BytesIO()
-        with server.client("auditor") as auditor:
+        with AuditorClient(server.url, server.home.tokens["auditor"]) as auditor:
             auditor.bundle(self.session_id, file)
         bundle = read_bundle(file)
         kept = list(bundle.records)

@@ -5,7 +5,6 @@ names it, and none is deleted meanwhile. So the copy has at least what its datab
 """
 
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from auditor_server.home import (
     write_private,
 )
 from auditor_server.process_locks import LOCKS_FOLDER, RETENTION, together
-from auditor_server.store.blobs import INCOMING_PREFIX, write_durably
+from auditor_server.store.blobs import INCOMING_PREFIX, sync, write_durably
 
 MARK_FILE = "backup.json"
 """Written last: a folder with it is a whole backup."""
@@ -87,7 +86,7 @@ def restore(backup: Path, home: Path, on_file: OnFile) -> None:
         on_file(DATABASE_FILE)
         write_private(home / DATABASE_FILE, b"")
         shutil.copyfile(backup / DATABASE_FILE, home / DATABASE_FILE)
-        _sync(home / DATABASE_FILE)
+        sync(home / DATABASE_FILE)
     _copy(backup, home, on_file)
 
 
@@ -104,7 +103,7 @@ def _copy_database(source: Path, destination: Path) -> None:
     write_private(destination, b"")
     with closing(sqlite3.connect(source)) as reader, closing(sqlite3.connect(destination)) as copy:
         reader.backup(copy)  # in one go: it would begin anew with each change in between
-    _sync(destination)
+    sync(destination)
 
 
 def _copy(source: Path, destination: Path, on_file: OnFile) -> None:
@@ -122,7 +121,7 @@ def _copy(source: Path, destination: Path, on_file: OnFile) -> None:
             # What a training with an auditor's T no longer needs goes away while it runs.
             target.unlink()
             continue
-        _sync(target)
+        sync(target)
     for empty in (KEYS_FOLDER, BLOBS_FOLDER):
         (destination / empty).mkdir(mode=PRIVATE_FOLDER_MODE, exist_ok=True)
 
@@ -135,11 +134,3 @@ def _files(folder: Path) -> Iterator[Path]:
             yield from _files(found)
         elif found.is_file():
             yield found
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

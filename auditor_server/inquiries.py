@@ -17,7 +17,7 @@ from auditkit.mint.batches import items_of, judge
 from auditkit.mint.calibration import check_rate
 from auditor_server import queries
 from auditor_server.access import questions
-from auditor_server.access.principals import Principal, Role
+from auditor_server.access.principals import Principal
 from auditor_server.context import Auditor
 from auditor_server.documents import parse, read_grant
 from auditor_server.errors import (
@@ -34,9 +34,6 @@ from auditor_server.queries import Question
 from auditor_server.store import InquiryRow, SessionRow, VerdictRow
 from schemas import MembershipVerdict, SampleOpening
 from schemas.inquiry import Answer, Inquiry, Match, ModelAnswers, SetAnswer
-
-EXAMINERS: tuple[Role, ...] = ("auditor", "compliance-officer", "data-subject-desk")
-"""Who may ask about pictures."""
 
 MOST_MODELS = 8
 MOST_LISTED = 20
@@ -193,7 +190,7 @@ def find_verdict(
     since = _kept_since(auditor)
     asked = auditor.store.inquiries.answered_by(verdict_id, since) if found else None
     inquiry = _seen(principal, asked)
-    hidden = principal.role not in EXAMINERS or (
+    hidden = not principal.sees_verdicts or (
         principal.role == "data-subject-desk" and inquiry is None
     )
     if row is None or not found or hidden or (is_held(session) and not principal.sees_all):
@@ -220,7 +217,7 @@ def _kept_since(auditor: Auditor) -> datetime:
 
 def _seen(principal: Principal, row: InquiryRow | None) -> Inquiry | None:
     """Return what a row holds, if the principal may see it."""
-    if row is None or principal.role not in EXAMINERS:
+    if row is None or not principal.sees_verdicts:
         return None
     own = row.organisation == principal.organisation
     if principal.role != "auditor" and not own:

@@ -60,6 +60,9 @@ from tests.agent.real_server import ORDER, Server, open_session
 from tests.postgresql import PostgreSQL, private_postgresql
 from tests.server.hand_built import make_order, sign_order
 
+sys.path.insert(0, str(Path(__file__).parent))
+from record_latency import step_fields  # the numbers of a step, all digits in use
+
 # A person looks at a page before turning to the next.
 LOOK_SECONDS = 1.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -199,7 +202,7 @@ class Agent:
         """Record steps and bring them to the auditor."""
         for _ in range(steps):
             self.step += 1
-            self.recorder.record(StepRecord, batch=f"{self.step:064x}", **numbers(self.step))
+            self.recorder.record(StepRecord, **step_fields(self.step))
         patiently(self.committer.commit_next)
 
     def check_kept(self, server: Server) -> None:
@@ -295,8 +298,8 @@ class Run:
             now = time.time_ns() // 1_000_000
             metrics += [
                 {"key": key, "value": value, "timestamp": now, "step": self.step}
-                for key, value in numbers(self.step).items()
-                if key != "step"
+                for key, value in step_fields(self.step).items()
+                if key not in {"step", "batch"}
             ]
         body = {"run_id": self.id, "metrics": metrics}
         for _ in range(MOST_ATTEMPTS):
@@ -379,22 +382,6 @@ def milliseconds(work: Callable[[], None]) -> float:
     started = time.perf_counter()
     work()
     return (time.perf_counter() - started) * 1000
-
-
-def numbers(step: int) -> dict[str, float]:
-    """Return one step's numbers, all digits in use, as a training gives them."""
-    return {
-        "step": step,
-        "epoch": step // 100,
-        "task_loss": 2.302585092994046 / step,
-        "mint_loss": 0.6931471805599453 / step,
-        "objective": 2.1234567890123 / step,
-        "task_accuracy": 0.8765432109876543,
-        "mint_accuracy": 0.6543210987654321,
-        "learning_rate": 0.0123456789012345,
-        "task_weight": 1.0,
-        "mint_weight": 1.0,
-    }
 
 
 def title(postgresql: PostgreSQL | None, workers: int) -> str:

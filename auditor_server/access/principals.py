@@ -5,6 +5,8 @@ from typing import Final, Literal, get_args
 
 Role = Literal["auditor", "developer", "compliance-officer", "data-subject-desk"]
 ROLES: tuple[Role, ...] = get_args(Role)
+EXAMINERS: tuple[Role, ...] = ("auditor", "compliance-officer", "data-subject-desk")
+"""Who may ask about pictures, and see what was answered."""
 
 AUTHORITY: Final = "auditor"
 """The auditor's own organisation, in every database. Its people see the sessions of all others."""
@@ -40,4 +42,4 @@ class Principal:
 
         Whoever may ask such questions may see what was answered; developers may do neither.
         """
-        return self.role != "developer"
+        return self.role in EXAMINERS

@@ -11,6 +11,7 @@ from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
 from auditor_server import observing, tokens
+from auditor_server.access.principals import EXAMINERS
 from auditor_server.context import Auditor
 from auditor_server.errors import (
     BodyTooLargeError,
@@ -109,13 +110,8 @@ Orderer = Annotated[Principal, Depends(_allowed("auditor", one_session=False))]
 TrailReader = Annotated[Principal, Depends(_allowed("auditor", one_session=False))]
 Opener = Annotated[Principal, Depends(_allowed("auditor", "developer", one_session=False))]
 Trainer = Annotated[Principal, Depends(_allowed("auditor", "developer"))]
-Examiner = Annotated[
-    Principal, Depends(_allowed("auditor", "compliance-officer", "data-subject-desk"))
-]
-Inquirer = Annotated[
-    Principal,
-    Depends(_allowed("auditor", "compliance-officer", "data-subject-desk", one_session=False)),
-]
+Examiner = Annotated[Principal, Depends(_allowed(*EXAMINERS))]
+Inquirer = Annotated[Principal, Depends(_allowed(*EXAMINERS, one_session=False))]
 Reader = Annotated[Principal, Depends(_allowed("auditor", "developer", "compliance-officer"))]
 Anyone = Annotated[Principal, Depends(_allowed(*tokens.ROLES))]
 

@@ -6,12 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.datastructures import FormData
 
-from auditkit.data.errors import DataError
-from auditkit.evidence.errors import EvidenceError
-from auditkit.mint.errors import MintError
 from auditor_server import inquiries, inquiry_forms
-from auditor_server.access import questions
 from auditor_server.api.answers import JSON, document, file_field, form_body, refusals
+from auditor_server.api.asking import NO_ANSWER, PURPOSE_SCHEMA
 from auditor_server.api.dependencies import (
     AuditorServer,
     Examiner,
@@ -21,22 +18,9 @@ from auditor_server.api.dependencies import (
 )
 from auditor_server.context import Auditor
 from auditor_server.errors import (
-    CodesNotUsedError,
-    CustomModelError,
-    HeldQueryError,
-    InferenceBusyError,
-    InferenceCrashedError,
-    InferenceMemoryError,
-    InferenceTimeoutError,
     InquiryNotFoundError,
-    InvalidDocumentError,
-    MissingPartError,
-    OpeningSessionError,
-    PurposeMissingError,
     SessionNotFoundError,
-    SessionNotSubmittedError,
     VerdictNotFoundError,
-    WeightsDroppedError,
 )
 from auditor_server.inquiry_forms import (
     DISCOVERIES,
@@ -90,11 +74,7 @@ def _rate(description: str) -> dict[str, str]:
                 "items": file_field("a SampleOpening", JSON),
                 "description": "of pictures among these, to ask for their own codes",
             },
-            PURPOSE: {
-                "type": "string",
-                "maxLength": questions.MOST_PURPOSE_CHARACTERS,
-                "description": "what is asked for; only an auditor may leave it out",
-            },
+            PURPOSE: PURPOSE_SCHEMA,
             RATE: _rate(
                 "false-positive rate of each verdict; left out: that of each model's order"
             ),
@@ -109,25 +89,7 @@ def _rate(description: str) -> dict[str, str]:
         },
         required=(MODEL, PICTURES),
     ),
-    responses=refusals(
-        HeldQueryError,
-        SessionNotFoundError,
-        SessionNotSubmittedError,
-        WeightsDroppedError,
-        CodesNotUsedError,
-        PurposeMissingError,
-        InvalidDocumentError,
-        MissingPartError,
-        OpeningSessionError,
-        CustomModelError,
-        EvidenceError,
-        MintError,
-        DataError,
-        InferenceMemoryError,
-        InferenceTimeoutError,
-        InferenceCrashedError,
-        InferenceBusyError,
-    ),
+    responses=refusals(*NO_ANSWER, SessionNotFoundError),
 )
 def ask(
     request: Request, principal: Inquirer, auditor: AuditorServer, form: SentForm

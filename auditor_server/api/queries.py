@@ -5,30 +5,17 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import FormData, UploadFile
 
-from auditkit.data.errors import DataError
 from auditkit.data.names import shown
-from auditkit.evidence.errors import EvidenceError
-from auditkit.mint.errors import MintError
 from auditor_server import queries
 from auditor_server.access import questions
 from auditor_server.api.answers import JSON, file_field, form_body, refusals
+from auditor_server.api.asking import NO_ANSWER, PURPOSE_SCHEMA
 from auditor_server.api.dependencies import AuditorServer, Examiner, SessionId, form_up_to
 from auditor_server.documents import parse
 from auditor_server.errors import (
-    CodesNotUsedError,
-    CustomModelError,
-    HeldQueryError,
-    InferenceBusyError,
-    InferenceCrashedError,
-    InferenceMemoryError,
-    InferenceTimeoutError,
     InvalidDocumentError,
     MissingPartError,
-    OpeningSessionError,
     OpeningsNumberError,
-    PurposeMissingError,
-    SessionNotSubmittedError,
-    WeightsDroppedError,
 )
 from auditor_server.loaded_models import ModelCache
 from auditor_server.pictures import read_up_to
@@ -75,33 +62,11 @@ def _models(request: Request) -> ModelCache:
                 "items": file_field("a SampleOpening", JSON),
                 "description": "one for each image, to ask for its own code; or none",
             },
-            PURPOSE_FIELD: {
-                "type": "string",
-                "maxLength": questions.MOST_PURPOSE_CHARACTERS,
-                "description": "what is asked for; only an auditor may leave it out",
-            },
+            PURPOSE_FIELD: PURPOSE_SCHEMA,
         },
         required=(IMAGES_PART,),
     ),
-    responses=refusals(
-        HeldQueryError,
-        SessionNotSubmittedError,
-        WeightsDroppedError,
-        CodesNotUsedError,
-        PurposeMissingError,
-        InvalidDocumentError,
-        MissingPartError,
-        OpeningsNumberError,
-        OpeningSessionError,
-        CustomModelError,
-        EvidenceError,
-        MintError,
-        DataError,
-        InferenceMemoryError,
-        InferenceTimeoutError,
-        InferenceCrashedError,
-        InferenceBusyError,
-    ),
+    responses=refusals(*NO_ANSWER, OpeningsNumberError),
 )
 def query_images(
     *,

@@ -24,12 +24,12 @@ def write_durably(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Let the names in a folder survive a power cut; a rename does so only then."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Let a file, or the names in a folder, survive a power cut; a rename does so only then."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -131,7 +131,7 @@ class BlobFolder:
         """See `BlobStore.delete`."""
         with _usable(self._folder):
             self.path(digest).unlink(missing_ok=True)
-            sync_folder(self._folder)
+            sync(self._folder)
 
     def probe(self) -> None:
         """See `BlobStore.probe`."""
@@ -164,7 +164,7 @@ class Incoming:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.path.rename(path)
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from fastapi import Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from auditor_server import observing
-from auditor_server.access.principals import Principal, Role
+from auditor_server.access.principals import EXAMINERS, Principal, Role
 from auditor_server.api.dependencies import AuditorServer, body_up_to
 from auditor_server.errors import (
     CsrfError,
@@ -17,7 +17,6 @@ from auditor_server.errors import (
     NotSignedInError,
     OutOfScopeError,
 )
-from auditor_server.inquiries import EXAMINERS
 from auditor_server.settings import ServerSettings
 from auditor_server.web.sign_ins import READERS, check_form, current
 

@@ -152,8 +152,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.auditor.down:
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        cut_off = len(body) < length  # its sender was killed after the headers (RFC 9112 §8)
+        if cut_off or self.server.auditor.down:
             self._hang_up()
             return
         self.server.auditor.bodies.append(body)

@@ -12,6 +12,7 @@ from auditor_server.access.sign_in import FAILURES_COUNT_FOR
 from auditor_server.api import description
 from auditor_server.api.dependencies import known_parameters
 from auditor_server.api.routes import API_PREFIX, ROUTERS
+from auditor_server.contained_models import ContainedModels
 from auditor_server.context import Auditor
 from auditor_server.loaded_models import ModelCache
 from auditor_server.mint_custody import MintCustody
@@ -74,6 +75,8 @@ def _recover(auditor: Auditor) -> None:
 
 def _app(auditor: Auditor) -> FastAPI:
     settings, witnesses, stopping = auditor.settings, Witnesses.of(auditor), Stopping()
+    contained = ContainedModels(auditor.home.path, settings, auditor.blobs)
+    models = ModelCache(auditor.blobs, auditor.inference, contained)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -81,6 +84,7 @@ def _app(auditor: Auditor) -> FastAPI:
         witnesses.start()
         yield
         witnesses.stop()
+        models.stop()
         auditor.inference.stop()
         auditor.store.close()
 
@@ -90,7 +94,7 @@ def _app(auditor: Auditor) -> FastAPI:
     app.state.witnesses = witnesses
     app.state.stopping = stopping
     app.state.readiness = Readiness(auditor)
-    app.state.models = ModelCache(auditor.blobs, auditor.inference)
+    app.state.models = models
     app.state.custody = MintCustody(auditor, settings.held_mints_in_memory)
     app.state.call_rates = RateLimiter(Rate(settings.calls_burst, settings.calls_per_second))
     app.state.query_rates = RateLimiter(Rate(settings.queries_burst, settings.queries_per_second))

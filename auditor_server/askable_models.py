@@ -9,6 +9,7 @@ from auditor_server.documents import parse
 from auditor_server.held_submissions import is_held
 from auditor_server.orders import find_order, read_order
 from auditor_server.store import SessionRow
+from auditor_server.training_images import TrainingImages
 from schemas import AssuranceLevel, SessionRequest
 from schemas.training import CUSTOM_PREFIX
 from schemas.wire import SessionState
@@ -63,11 +64,14 @@ def _describe(
         level=None if level is None else AssuranceLevel(level),
         false_positive_rate=read_order(find_order(auditor, session.order_id)).false_positive_rate,
         codes=config.mint.evidence == "codes",
-        obstacle=_obstacle(principal, session, config.model.architecture),
+        obstacle=_obstacle(auditor, principal, session, request),
     )
 
 
-def _obstacle(principal: Principal, session: SessionRow, architecture: str) -> Obstacle | None:
-    if architecture.startswith(CUSTOM_PREFIX):
+def _obstacle(
+    auditor: Auditor, principal: Principal, session: SessionRow, request: SessionRequest
+) -> Obstacle | None:
+    is_custom = request.config.model.architecture.startswith(CUSTOM_PREFIX)
+    if is_custom and not TrainingImages(auditor.home.path).has(request.image_digest):
         return "custom"
     return "held" if is_held(session) and not principal.sees_all else None

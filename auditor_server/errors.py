@@ -554,7 +554,7 @@ class DrawAnsweredError(ServerError):
 
 
 class CustomModelError(ServerError):
-    """The model is the developer's own module, which the server does not have."""
+    """The model is the developer's own module, and the image that it could be run in is missing."""
 
 
 class InferenceError(ServerError):

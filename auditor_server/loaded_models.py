@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auditkit.mint.scores import read_scores
-from auditor_server.documents import parse
-from auditor_server.errors import CustomModelError
-from auditor_server.store import BlobStore, SubmissionRow
-from schemas import ModelDescription
+from auditor_server.contained_models import ContainedModels
+from auditor_server.documents import parse, read_grant
+from auditor_server.store import BlobStore, SessionRow, SubmissionRow
+from schemas import ModelDescription, SessionRequest
 from schemas.training import CUSTOM_PREFIX
 
 # Descriptions and scores of C; the models themselves are kept by the processes that run them.
@@ -54,18 +54,20 @@ class LoadedModel:
 class ModelCache:
     """What the server itself needs of the models that were queried last."""
 
-    def __init__(self, blobs: BlobStore, engine: Engine) -> None:
-        """Read from `blobs`, and have models run by `engine`."""
+    def __init__(self, blobs: BlobStore, engine: Engine, contained: ContainedModels) -> None:
+        """Read from `blobs`; have models run by `engine`, and developers' own code contained."""
         self._blobs = blobs
         self._engine = engine
+        self._contained = contained
         self._loaded: OrderedDict[tuple[str, str, str], LoadedModel] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, submission: SubmissionRow) -> LoadedModel:
-        """Return the submitted model.
+    def get(self, session: SessionRow, submission: SubmissionRow) -> LoadedModel:
+        """Return the submitted model of a session.
 
         Raises:
-            CustomModelError: its architecture is the developer's own code.
+            CustomModelError: its architecture is the developer's own code, and its image is not
+                here.
 
         """
         key = (
@@ -74,24 +76,26 @@ class ModelCache:
             submission.scores_digest,
         )
         with self._lock:
-            loaded = self._loaded.pop(key, None) or self._load(submission)
+            loaded = self._loaded.pop(key, None) or self._load(session, submission)
             self._loaded[key] = loaded
             if len(self._loaded) > MOST_KEPT:
                 self._loaded.popitem(last=False)
         return loaded
 
-    def _load(self, submission: SubmissionRow) -> LoadedModel:
+    def stop(self) -> None:
+        """End what runs in containers."""
+        self._contained.stop()
+
+    def _load(self, session: SessionRow, submission: SubmissionRow) -> LoadedModel:
         description = parse(ModelDescription, self._blobs.read(submission.description_digest))
-        engine = self._engine_for(description)
+        engine = self._engine_for(session, description)
         scores = read_scores(self._blobs.read(submission.scores_digest))
         digests = (submission.weights_digest, submission.description_digest)
         return LoadedModel(engine, digests, description, scores["calibration"].scores)
 
-    def _engine_for(self, description: ModelDescription) -> Engine:
+    def _engine_for(self, session: SessionRow, description: ModelDescription) -> Engine:
         """Choose what runs a model, by whose code it is made of."""
-        if description.model.architecture.startswith(CUSTOM_PREFIX):
-            raise CustomModelError(
-                f"{description.model.architecture} is the developer's own module; the server runs "
-                "no code of others, query it with the command line in the developer's image"
-            )
-        return self._engine
+        if not description.model.architecture.startswith(CUSTOM_PREFIX):
+            return self._engine
+        grant, _ = read_grant(session.grant)
+        return self._contained.model(parse(SessionRequest, session.request), grant)

@@ -4,13 +4,21 @@ The lock belongs to the open file, so the system takes it back from a process th
 """
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 LOCKS_FOLDER = "locks"
 RETENTION = "retention"
 """Whoever deletes stored files does so alone; whoever stores or copies them, together."""
+
+POLL_SECONDS = 0.1
+
+
+class LockTimeoutError(Exception):
+    """Others were inside all the time; it never leaves the server's own code."""
 
 
 @contextmanager
@@ -26,6 +34,28 @@ def alone(home: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
+def alone_within(home: Path, name: str, seconds: float) -> Iterator[None]:
+    """As `alone`, without waiting for ever.
+
+    Raises:
+        LockTimeoutError: others were inside all the time.
+    """
+    deadline = time.monotonic() + seconds
+    with _file(home, name) as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LockTimeoutError(
+                        f"others were served all the time, for {seconds:g} s"
+                    ) from None
+                time.sleep(POLL_SECONDS)
+        yield
+
+
+@contextmanager
 def together(home: Path, name: str) -> Iterator[None]:
     """Wait until nobody is `alone` inside under this name, then keep those out who want to be."""
     with _locked(home, name, fcntl.LOCK_SH):
@@ -34,8 +64,12 @@ def together(home: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(home: Path, name: str, kind: int) -> Iterator[None]:
-    folder = home / LOCKS_FOLDER
-    folder.mkdir(exist_ok=True)
-    with (folder / name).open("wb") as file:
+    with _file(home, name) as file:
         fcntl.flock(file, kind)
         yield
+
+
+def _file(home: Path, name: str) -> BinaryIO:
+    folder = home / LOCKS_FOLDER
+    folder.mkdir(exist_ok=True)
+    return (folder / name).open("wb")

@@ -136,7 +136,7 @@ def ask(
     """
     submission = find_model(auditor, session)
     order = read_order(find_order(auditor, session.order_id))
-    loaded = models.get(submission)
+    loaded = models.get(session, submission)
     shape = loaded.description.model
     decoded = auditor.inference.decode(
         files, shape.height, shape.width, shape.channels, resize=resize

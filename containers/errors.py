@@ -127,3 +127,7 @@ class PipMissingError(ContainerError):
 
 class WheelInstallError(ContainerError):
     """The pinned packages could not be fetched or installed."""
+
+
+class QueryAnswerError(ContainerError):
+    """A container that was asked about pictures has not answered, or not what was asked."""

@@ -37,8 +37,9 @@ class Lockdown:
     """What differs from one locked-down container to the next; all the rest is fixed.
 
     Args:
-        relay_folder: holds the relay's socket; mounted read-only, the container's only way out.
-        output: the run's folder, the only one that the container can write to.
+        relay_folder: holds the relay's socket, or a task; mounted read-only.
+        output: the run's folder, the only one that the container can write to; None: a container
+            that answers a question writes nothing, and prints its answer.
         pool: folder of the pool of samples; None where the image contains them.
         test: folder of the test samples; None where the image contains them.
         user: numbers of user and group.
@@ -51,7 +52,7 @@ class Lockdown:
     """
 
     relay_folder: Path
-    output: Path
+    output: Path | None
     pool: Path | None
     test: Path | None
     user: tuple[int, int]

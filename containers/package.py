@@ -19,6 +19,8 @@ DATA_IN_IMAGE = "opt/run/data"
 TRAINER_ADVICE = "build it with `auditkit image build --output trainer.tar`"
 LABEL = "dev.auditkit.package"
 """Says, as JSON, which source files and which data an image contains: `{"code": [], "data": []}`.
+
+Where there is a training loop among the source files, `"loop"` names it.
 """
 
 
@@ -29,6 +31,7 @@ class Packaged(BaseModel):
 
     code: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    loop: str | None = None
 
 
 def package(
@@ -37,6 +40,7 @@ def package(
     *,
     root: Path,
     code: Sequence[str] = (),
+    loop: str | None = None,
     data: Mapping[str, Path] | None = None,
     progress: Progress = silent,
 ) -> ImageIdentity:
@@ -47,6 +51,7 @@ def package(
         output: the archive to write.
         root: the folder that holds all of the code.
         code: source files, by their paths below the root.
+        loop: the one of them that is the training loop.
         data: files or folders, by what they are called in the image (`pool`, `test`).
         progress: is told how many bytes are written.
 
@@ -60,7 +65,8 @@ def package(
     check_present(trainer, "the trainer's image", TRAINER_ADVICE)
     data = data or {}
     members = layer([*_code(root, code), *_data(data)])
-    label = Packaged(code=tuple(sorted(code)), data=tuple(sorted(data))).model_dump_json()
+    said = Packaged(code=tuple(sorted(code)), data=tuple(sorted(data)), loop=loop)
+    label = said.model_dump_json(exclude_none=True)
     layers = [members] if members else []
     return derive(trainer, output, layers, [Label(LABEL, label)], progress)
 

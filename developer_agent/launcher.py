@@ -35,7 +35,13 @@ from containers.filesystem import FileState, FileSystem
 from containers.identity import InspectedImage, inspect_image
 from containers.limits import DEFAULT_LIMITS
 from containers.lockdown import Lockdown
-from containers.repack import loadable
+from containers.running import (
+    AGENT_USER,
+    MOST_PROCESSES,
+    bring_in,
+    removed_at_the_end,
+    user_inside,
+)
 from containers.signature_file import read_image_signature
 from developer_agent.contained_config import (
     ContainedConfig,
@@ -52,9 +58,6 @@ from developer_agent.supervised_run import Run, RunExistsError
 from schemas import AuditOrder, ContainerDescription, ImageSignature
 
 RUN_LABEL = "dev.auditkit.run"
-# Who the training is inside when root launches it; anybody else stays who they are.
-AGENT_USER = (10001, 10001)
-MOST_PROCESSES = 512  # the libraries' threads count as processes
 GIB = 2**30
 EXIT_KILLED = 137  # 128 + SIGKILL
 
@@ -212,7 +215,7 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
         signature=signature,
         contained=contained,
         engine=engine,
-        image_id=bring_in(engine, archive, image, display),
+        image_id=bring_in(engine, archive, image, display.loading),
         folder=RunFolder.create(run.folder_path),
     )
 
@@ -241,15 +244,6 @@ def _order(run: Run) -> AuditOrder:
     )
 
 
-def bring_in(engine: Engine, archive: Path, image: InspectedImage, display: LaunchDisplay) -> str:
-    """Have the engine load the image unless it has it; return its name there."""
-    image_id = engine.find_image(image.identity)
-    if image_id is None:
-        with loadable(archive) as path:
-            image_id = engine.load(path, image.identity, display.loading)
-    return image_id
-
-
 def _label(folder: RunFolder) -> dict[str, str]:
     return {RUN_LABEL: sha256(bytes(folder.path.resolve())).hexdigest()}
 
@@ -270,13 +264,11 @@ def _private_folder() -> Iterator[Path]:
 
 def hand_over(folder: Path, *, rootless: bool) -> tuple[int, int]:
     """Return who the agent inside is, and see to it that the run folder is theirs."""
-    if rootless:
-        return (0, 0)  # which is the developer, outside
-    if os.getuid() != 0:
-        return (os.getuid(), os.getgid())
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, *AGENT_USER, follow_symlinks=False)
-    return AGENT_USER
+    user = user_inside(rootless=rootless)
+    if user == AGENT_USER:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, *AGENT_USER, follow_symlinks=False)
+    return user
 
 
 def check_readable(path: Path) -> None:
@@ -311,16 +303,6 @@ def _lockdown(prepared: _Prepared, relay: Relay, user: tuple[int, int]) -> Lockd
         terminal=prepared.launch.terminal,
         labels=_label(prepared.folder),
     )
-
-
-@contextlib.contextmanager
-def removed_at_the_end(container: Container) -> Iterator[Container]:
-    """Lend a container out; whatever happens, nothing of it is left running."""
-    try:
-        yield container
-    finally:
-        with contextlib.suppress(EngineError):  # an engine that is gone has said so already
-            container.remove()
 
 
 def _watch(

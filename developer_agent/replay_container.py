@@ -21,14 +21,13 @@ from containers.identity import InspectedImage, inspect_image
 from containers.limits import DEFAULT_LIMITS
 from containers.lockdown import Lockdown
 from containers.package import packaged
-from developer_agent.launcher import (
-    GIB,
+from containers.running import (
     MOST_PROCESSES,
-    NoImageError,
     bring_in,
-    hand_over,
+    make_readable,
     removed_at_the_end,
 )
+from developer_agent.launcher import GIB, NoImageError, hand_over
 from developer_agent.launcher import LaunchDisplay as Display
 from developer_agent.replay_execution import OUTCOME, ReplayOutcome
 from developer_agent.replay_runs import ExecutionFailedError
@@ -36,8 +35,6 @@ from developer_agent.run_config import DEFAULT_MEMORY_GIB
 from schemas.records import ExecutionMode
 
 REPLAY_LABEL = "dev.auditkit.replay"
-PUBLIC_FOLDER_MODE = 0o755
-PUBLIC_FILE_MODE = 0o644
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ class ContainerRunner:
 
     @cached_property
     def _image_id(self) -> str:
-        return bring_in(self._engine, self.archive, self._image[0], self.display)
+        return bring_in(self._engine, self.archive, self._image[0], self.display.loading)
 
     def _await_end(self, container: Container) -> int:
         try:
@@ -140,6 +137,5 @@ class ContainerRunner:
 
     def _hand_over(self, source: Path, target: Path) -> tuple[int, int]:
         """Let the user inside read the one folder and write to the other."""
-        for path in (source, *source.rglob("*")):
-            path.chmod(PUBLIC_FOLDER_MODE if path.is_dir() else PUBLIC_FILE_MODE)
+        make_readable(source)
         return hand_over(target, rootless=self._engine.facts().rootless)

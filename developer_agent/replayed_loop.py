@@ -1,8 +1,8 @@
 """The supervision API in a replay: the same steps from the same state, and nothing recorded.
 
 A training loop cannot tell these from the real thing by what they do, except that `batches` begins
-where the replay begins and ends where it ends. Three replays exist, one class each: the initial
-state, one segment, and the scores of C.
+where the replay begins and ends where it ends. Three replays exist here, one class each: the
+initial state, one segment, and the scores of C.
 """
 
 from collections.abc import Callable, Iterator
@@ -115,12 +115,7 @@ class ReplaySupervision:
         if not self._training.ready:
             raise SupervisionOrderError("call `optimiser` before `batches`")
         if self._session.config.mint.evidence == "codes":
-            if self._codes is None:
-                raise CodesNeededError(
-                    "the training was one of membership codes, which follow from the auditor's "
-                    "secret; give it with --code-secret or --home"
-                )
-            self._training.teach(self._codes)
+            self._teach()
         self._begin()
         for plan, words in self._training.plans(after=self._first):
             if plan.step > self._last:
@@ -153,6 +148,15 @@ class ReplaySupervision:
         self._end()
         self._sealed = True
         return {}
+
+    def _teach(self) -> None:
+        """Let T learn the codes of members."""
+        if self._codes is None:
+            raise CodesNeededError(
+                "the training was one of membership codes, which follow from the auditor's "
+                "secret; give it with --code-secret or --home"
+            )
+        self._training.teach(self._codes)
 
     def _begin(self) -> None:
         """Do what comes before the first step."""

@@ -1,6 +1,6 @@
-"""What runs inside the closed container: a training, told what to do through a socket, or a replay.
+"""What runs inside the closed container: a training, told what to do through a socket, or a task.
 
-A replay finds its task lying where a training finds the socket.
+Replays and questions find their task lying where a training finds the socket.
 """
 
 import sys
@@ -11,11 +11,13 @@ from auditkit.cli.developer import EXIT_INTERRUPTED, supervise
 from auditkit.cli.errors import EXPECTED_ERRORS, UsageError, describe
 from auditkit.cli.output import print_error
 from auditkit.evidence import containment
+from containers.query_task import TASK as QUERY
 from developer_agent.client import ServerClient
 from developer_agent.contained_config import PACKAGED_CODE, RELAY_URL, check_contained
 from developer_agent.errors import ServerError
 from developer_agent.inside import look_around
 from developer_agent.launch_document import LaunchDocument
+from developer_agent.query_execution import answer_query
 from developer_agent.relay import SOCKET_NAME
 from developer_agent.replay_execution import TASK, run_task
 from developer_agent.supervised_run import Run
@@ -30,8 +32,12 @@ POLL_INTERVAL = 0.1
 
 
 def main() -> None:
-    """Replay, or train as the launch document says with the exit codes of `auditkit train`."""
+    """Do the task, or train as the launch document says with the exit codes of `auditkit train`."""
     try:
+        if (RELAY_FOLDER / QUERY).exists():
+            answer = answer_query(RELAY_FOLDER, Path(PACKAGED_CODE))
+            sys.stdout.write(f"\n{answer}\n")
+            return
         if (RELAY_FOLDER / TASK).exists():
             run_task(
                 RELAY_FOLDER,

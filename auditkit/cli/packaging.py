@@ -111,6 +111,7 @@ def package_run(
         output,
         root=folder,
         code=[] if config.code is None else [one.name for one in source_files(config.code, folder)],
+        loop=None if config.code is None else config.code.loop,
         data={
             name: folder / place
             for name, place in sources.items()

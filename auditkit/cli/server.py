@@ -15,7 +15,7 @@ from auditkit.cli.auditor import (
     database_secret,
 )
 from auditkit.cli.errors import UsageError
-from auditkit.cli.output import console, print_json, quoted
+from auditkit.cli.output import console, error_console, print_json, quoted
 
 if TYPE_CHECKING:
     from auditor_server.context import Auditor
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 server_app = typer.Typer(
     no_args_is_help=True,
-    help="Check, back up and restore an auditor's server, and free its disk; see "
+    help="Check, back up and restore an auditor's server, take in images, and free its disk; see "
     "docs/guides/operator.md.",
 )
 
@@ -180,6 +180,35 @@ def _check(
     _print(found, as_json=as_json)
     if found.faults:
         raise typer.Exit(1)
+
+
+@server_app.command("add-image")
+def add_image(
+    archive: Annotated[
+        Path, typer.Argument(metavar="ARCHIVE", help="The image that trained, in a file.")
+    ],
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Take in the image of a training, so that its developer's own model can be asked.
+
+    Models of known architectures need none. A model of the developer's own code is run in the image
+    that trained it and nowhere else, without network; this machine needs a container engine. Every
+    byte of the image is hashed. The server may be running.
+
+        auditkit server add-image trainer-with-code.tar --home auditor-home
+    """
+    from auditkit.cli.building import BuildProgress
+    from auditkit.cli.image import print_identity
+    from auditor_server.home import open_home
+    from auditor_server.training_images import TrainingImages
+
+    if not archive.is_file():
+        raise UsageError(f"there is no image {archive}; ask the developer for the file")
+    images = TrainingImages(open_home(home).path)
+    with BuildProgress(error_console) as progress:
+        identity = images.add(archive, progress)
+    console.print(f"taken in  {quoted(images.path(identity.config_digest))}", soft_wrap=True)
+    print_identity(identity)
 
 
 def _open(home: Path, database_url: str | None, blobs: str | None) -> "Auditor":

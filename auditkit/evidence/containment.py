@@ -174,6 +174,21 @@ def check_description(
         rule(opened, description)
 
 
+def check_query_description(
+    image: ImageIdentity, image_config: str, description: ContainerDescription
+) -> None:
+    """Check a started container that answers a question: as `check_description`, and closer.
+
+    It has its task to read, and no folder of the host to write to.
+
+    Raises:
+        ContainmentError: the subclass names the first rule that is broken.
+    """
+    opened = _Image(image, _open_config(image, image_config))
+    for rule in QUERY_RULES:
+        rule(opened, description)
+
+
 def check_inside(description: ContainerDescription, inside: InsideView) -> None:
     """Check what the agent sees inside against every rule, and against the description.
 
@@ -373,6 +388,17 @@ def _has_its_mounts_alone(_image: _Image, description: ContainerDescription) -> 
         raise MountError(f"nothing is mounted at {_shown(missing)}; mount it")
 
 
+def _reads_its_task_alone(_image: _Image, description: ContainerDescription) -> None:
+    for mount in description.mounts:
+        _check_mount(mount)
+    bound = tuple(mount.destination for mount in description.mounts if mount.kind == "bind")
+    if bound != (RELAY_FOLDER,):
+        raise MountError(
+            f"folders of the host are mounted at {_shown(bound)}; a container that answers a "
+            f"question has {RELAY_FOLDER} alone"
+        )
+
+
 def _check_mount(mount: ContainerMount) -> None:
     if mount.kind == "tmpfs":
         if mount.destination != SCRATCH:
@@ -445,6 +471,11 @@ DESCRIPTION_RULES: tuple[Callable[[_Image, ContainerDescription], None], ...] = 
     _is_not_probed,
     _has_no_extras,
     _is_limited,
+)
+
+
+QUERY_RULES = tuple(
+    _reads_its_task_alone if rule is _has_its_mounts_alone else rule for rule in DESCRIPTION_RULES
 )
 
 

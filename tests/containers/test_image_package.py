@@ -104,7 +104,7 @@ def test_the_code_is_closed_in_and_the_data_stay_outside(config: Path, trainer: 
     assert identity.archive_digest in shown
     assert added(path) == CODE_FILES
     names = ["shared.py", "training/loop.py", "training/model.py"]
-    assert label(path) == {"code": names, "data": []}
+    assert label(path) == {"code": names, "data": [], "loop": names[1]}
     assert packaged(inspect_image(path).config).data == ()
 
 

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditkit.evidence import containment
-from auditkit.evidence.containment import check_container, check_description, check_inside
+from auditkit.evidence.containment import (
+    check_container,
+    check_description,
+    check_inside,
+    check_query_description,
+)
 from tests.evidence.contained import (
     CONFIG_TEXT,
     HOLES_DESCRIBED,
@@ -147,3 +152,27 @@ def test_no_other_place_may_be_mounted_or_written(place: str) -> None:
     if place not in writable and not place.startswith("/proc/"):
         with pytest.raises(containment.MountError):
             check_inside(description(), inside(writable_mounts=(place,)))
+
+
+ANSWERING = (RELAY, SCRATCH)
+
+
+def test_a_container_that_answers_a_question_has_its_task_and_no_place_to_write() -> None:
+    check_query_description(identity(), CONFIG_TEXT, description(mounts=ANSWERING))
+
+
+@pytest.mark.parametrize(
+    "mounts", [(), (SCRATCH,), (*ANSWERING, OUTPUT), (*ANSWERING, POOL), MOUNTS]
+)
+def test_any_other_folder_of_the_host_is_one_too_many(mounts: tuple[Any, ...]) -> None:
+    with pytest.raises(containment.MountError):
+        check_query_description(identity(), CONFIG_TEXT, description(mounts=mounts))
+
+
+@pytest.mark.parametrize("name", HOLES_DESCRIBED)
+def test_every_other_hole_is_found_in_it_as_well(name: str) -> None:
+    changes, error = HOLES_DESCRIBED[name]
+    with pytest.raises(error):
+        check_query_description(
+            identity(), CONFIG_TEXT, description(**{"mounts": ANSWERING, **changes})
+        )

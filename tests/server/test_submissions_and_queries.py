@@ -238,7 +238,9 @@ def test_a_model_made_of_foreign_code_is_not_run(
     submission = make_submission(fresh.grant.session_id, flat_calibration(0.0), model)
     submission.seal(fresh)
     assert submission.send(fresh).status_code == 200
-    assert is_problem(ask(live_server, fresh, as_png(ASKED)), 422, "CustomModelError")
+    refused = ask(live_server, fresh, as_png(ASKED))
+    assert is_problem(refused, 422, "CustomModelError")
+    assert "trained outside any image" in refused.json()["detail"]
 
 
 def test_the_bundle_holds_everything_and_is_verified_alike_elsewhere(

@@ -1,0 +1,87 @@
+"""Images that the auditor takes in, to ask models of developers' own code."""
+
+import threading
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hand_built import CONFIG, DIGEST, make_request
+
+from auditkit.evidence.keys import SigningKey
+from auditor_server.contained_models import ContainedModels
+from auditor_server.errors import CustomModelError
+from auditor_server.process_locks import LockTimeoutError, alone, alone_within
+from auditor_server.settings import ServerSettings
+from auditor_server.store.blobs import BlobFolder
+from auditor_server.training_images import IMAGES_FOLDER, TrainingImages
+from containers.errors import ContainerError
+from containers.identity import identify
+from schemas import ContainerRun, SessionGrant, SessionRequest
+from tests.containers.saved_images import IMAGE, save
+from tests.evidence import contained
+
+GRANT = cast("SessionGrant", None)  # which image is needed, the request says alone
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> ContainedModels:
+    return ContainedModels(tmp_path, ServerSettings(home=tmp_path), BlobFolder(tmp_path))
+
+
+def own_model(container: ContainerRun | None) -> SessionRequest:
+    model = CONFIG.model.model_copy(update={"architecture": "custom:secret"})
+    config = CONFIG.model_copy(update={"model": model})
+    return make_request(DIGEST, SigningKey.generate(), config=config, container=container)
+
+
+def test_an_image_is_kept_under_the_digest_of_its_bytes(tmp_path: Path) -> None:
+    archive = save(tmp_path, IMAGE.docker())
+    images = TrainingImages(tmp_path)
+    digest = identify(archive).config_digest
+    assert not images.has(digest)
+    assert images.add(archive).config_digest == digest
+    assert images.has(digest)
+    assert images.path(digest).read_bytes() == archive.read_bytes()
+    assert not images.has(None)
+
+
+def test_what_is_no_image_leaves_nothing_behind(tmp_path: Path) -> None:
+    archive = save(tmp_path, b"no image at all")
+    with pytest.raises(ContainerError):
+        TrainingImages(tmp_path).add(archive)
+    assert list((tmp_path / IMAGES_FOLDER).iterdir()) == []
+
+
+def test_a_model_trained_outside_any_image_cannot_be_asked(models: ContainedModels) -> None:
+    with pytest.raises(CustomModelError, match="outside any image"):
+        models.model(own_model(None), GRANT)
+
+
+def test_the_image_that_trained_is_the_one_that_is_needed(
+    models: ContainedModels, tmp_path: Path
+) -> None:
+    request = own_model(contained.contained_run())
+    TrainingImages(tmp_path).add(save(tmp_path, IMAGE.docker()))  # another one
+    with pytest.raises(CustomModelError, match=f"{request.image_digest} .* add-image"):
+        models.model(request, GRANT)
+    TrainingImages(tmp_path).path(str(request.image_digest)).touch()
+    assert models.model(request, GRANT).request == request
+
+
+def test_whoever_waits_for_others_is_told_when_it_takes_too_long(tmp_path: Path) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with alone(tmp_path, "work"):
+            inside.set()
+            leave.wait()
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    inside.wait()
+    with pytest.raises(LockTimeoutError), alone_within(tmp_path, "work", seconds=0.2):
+        raise AssertionError
+    leave.set()
+    thread.join()
+    with alone_within(tmp_path, "work", seconds=0.2):
+        pass

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -126,8 +127,7 @@ class ContainedModels:
         self._blobs = blobs
         self._images = TrainingImages(home)
         self._verified: dict[str, _Verified] = {}
-        self._running: Container | None = None
-        self._stopped = False
+        self._running: _Ending | None = None
 
     def model(self, request: SessionRequest, grant: SessionGrant) -> ContainedModel:
         """Return a submitted model, ready to be asked.
@@ -152,11 +152,9 @@ class ContainedModels:
 
     def stop(self) -> None:
         """End what runs; whoever waits for it is told."""
-        self._stopped = True
         running = self._running
         if running is not None:
-            with suppress(EngineError):
-                running.kill()
+            running.end(_Reason.STOPPING)
 
     def ask(
         self,
@@ -218,30 +216,42 @@ class ContainedModels:
         return engine.create(bring_in(engine, archive, image), lockdown)
 
     def _run(self, container: Container, image: InspectedImage, what: str) -> bytes:
-        printed, said = _Printed(MOST_PRINTED_BYTES), _LastWords(MOST_LAST_WORDS)
-        self._running = container
+        ending = _Ending(container)
+        printed = _Printed(MOST_PRINTED_BYTES, ending)
+        said = _LastWords(MOST_LAST_WORDS)
+        seconds = self._settings.most_model_seconds
+        timer = threading.Timer(seconds, ending.end, [_Reason.TIME])
+        timer.daemon = True
+        self._running = ending
         try:
             container.start()
             containment.check_query_description(
                 image.identity, image.config.decode(), container.describe()
             )
-            with _ended_after(container, self._settings.most_model_seconds) as clock:
-                container.forward_output(printed, said)
-                code = container.wait()
+            timer.start()
+            container.forward_output(printed, said)
+            code = container.wait()
         finally:
+            timer.cancel()
             self._running = None
-        if clock.is_over:
-            raise InferenceTimeoutError(
-                f"{what}: not done within {self._settings.most_model_seconds:g} s; send fewer "
-                "images in one call, or have the auditor raise the limit"
-            )
+        match ending.reason:
+            case _Reason.TIME:
+                raise InferenceTimeoutError(
+                    f"{what}: not done within {seconds:g} s; send fewer images in one call, or "
+                    "have the auditor raise the limit"
+                )
+            case _Reason.PRINTED:
+                raise InferenceCrashedError(
+                    f"{what}: the developer's code printed more than {MOST_PRINTED_BYTES} bytes, "
+                    "and was ended"
+                )
+            case _Reason.STOPPING:
+                raise InferenceBusyError("the server is stopping; ask again when it is back")
         if container.out_of_memory:
             raise InferenceMemoryError(
                 f"{what}: needs more memory than the server's settings allow; have the auditor "
                 "raise the limit"
             )
-        if self._stopped:
-            raise InferenceBusyError("the server is stopping; ask again when it is back")
         if code:
             _LOG.error("%r ended with exit code %d: %r", what, code, said.text)
             raise InferenceCrashedError(
@@ -263,42 +273,47 @@ def _question(task: bytes, weights: bytes, pictures: bytes) -> Iterator[Path]:
         yield folder
 
 
-class _Clock:
-    """Whether a container was given up for the time that it took."""
+class _Reason(Enum):
+    """Why a container was ended before it was done."""
 
-    is_over = False
+    TIME = auto()
+    PRINTED = auto()
+    STOPPING = auto()
 
 
-@contextmanager
-def _ended_after(container: Container, seconds: float) -> Iterator[_Clock]:
-    clock = _Clock()
+class _Ending:
+    """Ends a container early, for the first reason that comes."""
 
-    def end() -> None:
-        clock.is_over = True
+    def __init__(self, container: Container) -> None:
+        self.reason: _Reason | None = None
+        self._container = container
+        self._lock = threading.Lock()
+
+    def end(self, reason: _Reason) -> None:
+        with self._lock:
+            if self.reason is not None:
+                return
+            self.reason = reason
+        # In a thread of its own: an engine whose output nobody reads meanwhile ends nothing.
+        threading.Thread(target=self._kill, daemon=True).start()
+
+    def _kill(self) -> None:
         with suppress(EngineError):  # whoever reads its output is told as well
-            container.kill()
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield clock
-    finally:
-        timer.cancel()
+            self._container.kill()
 
 
 class _Printed(io.BytesIO):
-    """What a container prints, as far as an answer can be long."""
+    """What a container prints, as far as an answer can be long; the rest is let go."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, ending: _Ending) -> None:
         super().__init__()
         self._most = most
+        self._ending = ending
 
     def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]
         if self.tell() + len(data) > self._most:
-            raise InferenceCrashedError(
-                f"the developer's code printed more than {self._most} bytes, and was ended"
-            )
+            self._ending.end(_Reason.PRINTED)
+            return len(data)
         return super().write(data)
 
 

@@ -15,6 +15,10 @@ from auditor_server.settings import (
     DATABASE_URL_VARIABLE,
     DEFAULT_HOST,
     DEFAULT_PORT,
+    MEBIBYTE,
+    MODEL_WORKERS,
+    MOST_MODEL_MEMORY_MIB,
+    MOST_MODEL_SECONDS,
     MOST_TRAIL_DAYS,
     MOST_WORKERS,
     TRAIL_DAYS,
@@ -24,6 +28,10 @@ from auditor_server.settings import (
 )
 
 MOST_PORT = 65_535
+# One query of this length would hold a proxy's connection for a day.
+MOST_SECONDS = 86_400.0
+MOST_MEMORY_MIB = 2**20  # a tebibyte
+LEAST_MEMORY_MIB = 512  # torch alone takes most of it
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,27 @@ LOG_FORMAT = Flag(
     LogFormat.TEXT.value,
     choices=tuple(LogFormat),
 )
+MODEL_WORKERS_FLAG = Flag(
+    "--model-workers",
+    "Processes that run models, in each process that serves.",
+    MODEL_WORKERS,
+    1,
+    MOST_WORKERS,
+)
+MODEL_MEMORY = Flag(
+    "--model-memory-mib",
+    "Memory that a process or a container may take that runs models, in MiB.",
+    MOST_MODEL_MEMORY_MIB,
+    LEAST_MEMORY_MIB,
+    MOST_MEMORY_MIB,
+)
+MODEL_SECONDS = Flag(
+    "--model-seconds",
+    "How long one call may have models run.",
+    MOST_MODEL_SECONDS,
+    1,
+    MOST_SECONDS,
+)
 METRICS_HOST = Flag(
     "--metrics-host",
     "Address of the metrics. Whoever reaches it may read them, without a token.",
@@ -99,6 +128,9 @@ FLAGS = (
     BLOBS,
     TRAIL,
     LOG_FORMAT,
+    MODEL_WORKERS_FLAG,
+    MODEL_MEMORY,
+    MODEL_SECONDS,
     METRICS_HOST,
     METRICS_PORT,
 )
@@ -124,6 +156,9 @@ def settings_of(home: Path, said: Mapping[str, Any]) -> ServerSettings:
         blobs_url=said[BLOBS.field] or None,
         trail_days=said[TRAIL.field],
         log_format=said[LOG_FORMAT.field],
+        model_workers=said[MODEL_WORKERS_FLAG.field],
+        most_model_memory_bytes=said[MODEL_MEMORY.field] * MEBIBYTE,
+        most_model_seconds=said[MODEL_SECONDS.field],
     )
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from auditkit.mint.errors import NonFiniteScoreError
 from auditkit.mint.scores import read_scores
 from auditor_server.contained_models import ContainedModels
 from auditor_server.documents import parse, read_grant
@@ -47,8 +48,19 @@ class LoadedModel:
 
         Args:
             images: each of shape (H, W, C).
+
+        Raises:
+            NonFiniteScoreError: the model says what is no number.
+
         """
-        return self.engine.outputs(self.description, self.digests, images)
+        outputs = self.engine.outputs(self.description, self.digests, images)
+        if not np.isfinite(outputs).all():
+            raise NonFiniteScoreError(
+                f"expected numbers from the model of session {self.description.session_id}, found "
+                "others (infinite, or none); its weights or its code are broken, and it has no "
+                "answer"
+            )
+        return outputs
 
 
 class ModelCache:

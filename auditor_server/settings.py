@@ -52,7 +52,8 @@ MOST_CLOCK_SKEW_SECONDS = 300.0
 MODELS_IN_MEMORY = 2
 # Memory of one process that runs models: what is read, what is copied, and the models kept. The
 # largest model that may be submitted takes its size three times while it is loaded.
-MOST_MODEL_MEMORY_BYTES = 8192 * MEBIBYTE
+MOST_MODEL_MEMORY_MIB = 8192
+MOST_MODEL_MEMORY_BYTES = MOST_MODEL_MEMORY_MIB * MEBIBYTE
 # One call with as many images as are allowed, about a large model, on one core.
 MOST_MODEL_SECONDS = 600.0
 MODEL_WORKERS = 1

@@ -17,6 +17,9 @@ from auditor_server import flags
 from auditor_server.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
+    MODEL_WORKERS,
+    MOST_MODEL_MEMORY_MIB,
+    MOST_MODEL_SECONDS,
     TRAIL_DAYS,
     Bound,
     Listening,
@@ -142,6 +145,9 @@ def serve(
     blobs: BlobsOption = None,
     trail_days: Annotated[float, _option(flags.TRAIL)] = TRAIL_DAYS,
     log_format: Annotated[LogFormat, _option(flags.LOG_FORMAT)] = LogFormat.TEXT,
+    model_workers: Annotated[int, _option(flags.MODEL_WORKERS_FLAG)] = MODEL_WORKERS,
+    model_memory_mib: Annotated[int, _option(flags.MODEL_MEMORY)] = MOST_MODEL_MEMORY_MIB,
+    model_seconds: Annotated[float, _option(flags.MODEL_SECONDS)] = MOST_MODEL_SECONDS,
     metrics_host: Annotated[str, _option(flags.METRICS_HOST)] = DEFAULT_HOST,
     metrics_port: Annotated[int | None, _option(flags.METRICS_PORT)] = None,
 ) -> None:
@@ -155,6 +161,9 @@ def serve(
             "blobs": blobs,
             "trail_days": trail_days,
             "log_format": log_format,
+            "model_workers": model_workers,
+            "model_memory_mib": model_memory_mib,
+            "model_seconds": model_seconds,
         },
     )
     at = Listening(host, port, workers, metrics_host, metrics_port)

@@ -26,7 +26,15 @@ def test_both_ways_take_the_same_flags_with_the_same_defaults() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--trail-days", "0"], ["--workers", "0"], ["--port", "65536"], ["--log-format", "xml"]],
+    [
+        ["--trail-days", "0"],
+        ["--workers", "0"],
+        ["--port", "65536"],
+        ["--log-format", "xml"],
+        ["--model-workers", "0"],
+        ["--model-memory-mib", "1"],
+        ["--model-seconds", "0"],
+    ],
 )
 def test_both_ways_refuse_the_same(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -38,7 +46,10 @@ def test_both_ways_refuse_the_same(words: list[str]) -> None:
 def test_what_is_said_becomes_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDITKIT_BLOBS", "s3://bucket/prefix")
     monkeypatch.setenv("AUDITKIT_DATABASE_URL", "")
-    said = flags.read("auditor_server", None, [*HOME, "--trail-days", "7", "--log-format", "json"])
+    words = ["--trail-days", "7", "--log-format", "json", "--model-memory-mib", "1024"]
+    said = flags.read("auditor_server", None, [*HOME, *words, "--model-seconds", "30"])
     settings = flags.settings_of(said.home, vars(said))
     assert (settings.blobs_url, settings.database_url) == ("s3://bucket/prefix", None)
     assert (settings.trail_days, settings.log_format) == (7.0, "json")
+    assert settings.most_model_memory_bytes == 2**30
+    assert settings.most_model_seconds == 30

@@ -1,4 +1,4 @@
-"""A model of the developer's own code is asked in the image that trained it, and nowhere else."""
+"""A developer's own model and loop, in their own image: trained, asked, replayed."""
 
 import json
 import subprocess
@@ -9,26 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_closed_container import LAUNCH_SECONDS, ContainerWorld
+from test_replay_story import disclose, draw, replay
 from world import World
 
-from auditkit.evidence.canonical import sha256_hex
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.evaluation import membership_scores
-from auditor_server.contained_models import ContainedModels
-from auditor_server.errors import (
-    InferenceCrashedError,
-    InferenceError,
-    InferenceMemoryError,
-    InferenceTimeoutError,
-)
-from auditor_server.home import BLOBS_FOLDER
-from auditor_server.settings import ServerSettings
-from auditor_server.store.blobs import BlobFolder
 from containers.package import package
 from developer_agent.run_folder import RunFolder
-from developer_agent.session import read_grant
 from examples.own_loop.train import SmallNet
-from schemas import ModelDescription, SessionRequest
+from schemas import ModelDescription
 from tests.containers.private_engine import PrivateEngine
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_loop" / "train.py"
@@ -84,12 +73,13 @@ def look_around():
     if [name for _, name in socket.if_nameindex()] != ["lo"]:
         raise RuntimeError("there is a network")
 """
-MISBEHAVIOUR: dict[int, type[InferenceError]] = {
-    1: InferenceTimeoutError,
-    2: InferenceMemoryError,
-    3: InferenceCrashedError,
-    4: InferenceCrashedError,
+MISBEHAVIOUR = {
+    1: "InferenceTimeoutError",
+    2: "InferenceMemoryError",
+    3: "InferenceCrashedError",
+    4: "InferenceCrashedError",
 }
+LIMITS = ("--model-seconds", "60", "--model-memory-mib", "1024")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +99,7 @@ def own(
     text = world.config.read_text()
     start, end = text.index("[training.model]"), text.index("head = ")
     world.config.write_text(text[:start] + MODEL.lstrip() + text[end:] + CODE)
-    world.serve()
+    world.serve(*LIMITS)
     done = world.train()
     assert done.returncode == 0, done.stdout + done.stderr
     yield world
@@ -118,16 +108,15 @@ def own(
 
 @pytest.mark.slow
 def test_an_own_model_is_asked_in_its_image_alone(own: ContainerWorld) -> None:
-    picture = own.folder / "picture.png"
     pixels = np.random.default_rng(5).integers(10, 256, (8, 8), dtype=np.uint8)
-    Image.fromarray(pixels).save(picture)
-    refused = ask(own, picture)
+    asked = picture(own, pixels)
+    refused = ask(own, asked)
     assert refused.returncode == 1
     assert "auditkit server add-image" in refused.stderr
 
     taken = own.cli("server", "add-image", str(own.image), "--home", str(own.home), timeout=600)
     assert taken.returncode == 0, taken.stderr
-    first, again = ask(own, picture), ask(own, picture)
+    first, again = ask(own, asked), ask(own, asked)
     assert first.returncode == 0, first.stderr
     (answer,) = json.loads(first.stdout)
     assert answer["verdict"]["score"] == pytest.approx(expected_score(own, pixels), rel=1e-4)
@@ -140,23 +129,39 @@ def test_an_own_model_is_asked_in_its_image_alone(own: ContainerWorld) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("pixel", "error"), MISBEHAVIOUR.items())
 def test_code_that_misbehaves_costs_its_own_question_alone(
-    own: ContainerWorld, monkeypatch: pytest.MonkeyPatch
+    own: ContainerWorld, pixel: int, error: str
 ) -> None:
     """The image was taken in by the test before."""
-    monkeypatch.setenv("DOCKER_HOST", own.engine.host)
-    settings = ServerSettings(home=own.home, most_model_seconds=60, most_model_memory_bytes=2**30)
-    models = ContainedModels(own.home, settings, BlobFolder(own.home / BLOBS_FOLDER))
-    run = RunFolder(own.folder / "run")
-    model = models.model(SessionRequest.from_bytes(run.request.read()), read_grant(run))
-    description = ModelDescription.from_bytes(run.description.read())
-    digests = (sha256_hex(run.weights.read()), sha256_hex(run.description.read()))
-    for pixel, error in MISBEHAVIOUR.items():
-        with pytest.raises(error):
-            model.outputs(description, digests, [np.full((8, 8, 1), pixel, dtype=np.uint8)])
-        assert own.engine.client().containers.list(all=True) == []
-    pictures = [np.zeros((8, 8, 1), dtype=np.uint8)] * 2
-    assert model.outputs(description, digests, pictures).shape == (2,)
+    refused = ask(own, picture(own, np.full((8, 8), pixel, dtype=np.uint8)))
+    assert refused.returncode == 1
+    assert error in refused.stderr
+    assert own.engine.client().containers.list(all=True) == []
+
+
+@pytest.mark.slow
+def test_a_replay_in_the_same_image_reaches_level_three(own: ContainerWorld) -> None:
+    drawn = draw(own, "--uniform", "3")
+    packages = disclose(own, drawn, "--calibration")
+    outside = replay(own, drawn, packages, "--no-container")
+    assert outside.returncode == 1
+    assert "with --image" in outside.stderr
+    done = replay(own, drawn, packages, "--image", str(own.image))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [one["outcome"] for one in result["segments"]] == ["exact"] * 3
+    assert result["mode"] == "container"
+    assert own.engine.client().containers.list(all=True) == []
+    code, report = own.verify(own.export("replayed.bundle"))
+    assert code == 0, report
+    assert report["level"] == 3
+
+
+def picture(own: World, pixels: np.ndarray) -> Path:
+    path = own.folder / "picture.png"
+    Image.fromarray(pixels).save(path)
+    return path
 
 
 def ask(own: World, picture: Path) -> subprocess.CompletedProcess[str]:

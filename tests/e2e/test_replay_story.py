@@ -3,15 +3,12 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from test_closed_container import LAUNCH_SECONDS, ContainerWorld
+from test_closed_container import LAUNCH_SECONDS
 from world import World, failed_checks
-
-from tests.containers.private_engine import PrivateEngine
 
 EVERYTHING = 1000  # more segments than there are
 
@@ -103,34 +100,3 @@ def test_one_forged_step_fails_the_replay_of_its_segment(
     assert failed_checks(report) == {"replay"}
     assert finding(report)["error"] == "SegmentDiffersError"
     assert report["level"] == 0
-
-
-@pytest.fixture(scope="module")
-def contained(
-    tmp_path_factory: pytest.TempPathFactory, trainer_archive: Path, private_engine: PrivateEngine
-) -> Iterator[ContainerWorld]:
-    """A training in the closed container, up to the submission."""
-    world = ContainerWorld(tmp_path_factory.mktemp("r"), trainer_archive, private_engine, epochs=8)
-    world.serve()
-    done = world.train()
-    assert done.returncode == 0, done.stdout + done.stderr
-    yield world
-    world.close()
-
-
-@pytest.mark.slow
-def test_a_replay_in_the_same_image_reaches_level_three(contained: ContainerWorld) -> None:
-    drawn = draw(contained, "--uniform", "3")
-    packages = disclose(contained, drawn, "--calibration")
-    outside = replay(contained, drawn, packages, "--no-container")
-    assert outside.returncode == 1
-    assert "with --image" in outside.stderr
-    done = replay(contained, drawn, packages, "--image", str(contained.image))
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert [one["outcome"] for one in result["segments"]] == ["exact"] * 3
-    assert result["mode"] == "container"
-    assert contained.engine.client().containers.list(all=True) == []
-    code, report = contained.verify(contained.export("replayed.bundle"))
-    assert code == 0, report
-    assert report["level"] == 3

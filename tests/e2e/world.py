@@ -154,10 +154,10 @@ class World:
     def log(self, command: str) -> str:
         return (self.folder / f"{command}.log").read_text()
 
-    def serve(self) -> None:
+    def serve(self, *options: str) -> None:
         # As people type it: relative to where they are.
         where = ("--home", self.home.name, "--port", str(self.port))
-        self.server = self.start("serve", *where, "--workers", str(self.workers))
+        self.server = self.start("serve", *where, "--workers", str(self.workers), *options)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with socket.socket() as probe:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hand_built import CONFIG, PURPOSE, HandBuiltAgent, is_problem, make_request
 from live import LiveServer
 from PIL import Image
@@ -25,7 +26,11 @@ from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.keys import SigningKey
 from auditkit.evidence.model_checks import RebuildingError
 from auditkit.mint.enhanced import EnhancedAuditedModel
-from auditkit.mint.errors import UnbuildableModelError, WeightsMismatchError
+from auditkit.mint.errors import (
+    NonFiniteScoreError,
+    UnbuildableModelError,
+    WeightsMismatchError,
+)
 from auditkit.mint.evaluation import ask
 from auditkit.mint.initial import initial_weights_digest
 from auditkit.mint.models import thread_count
@@ -36,6 +41,7 @@ from auditor_server.errors import (
     InferenceTimeoutError,
 )
 from auditor_server.inference.service import Inference
+from auditor_server.loaded_models import LoadedModel
 from auditor_server.settings import MEBIBYTE, ServerSettings
 from auditor_server.store.blobs import BlobFolder
 from schemas import ModelDescription, SessionRequest
@@ -50,8 +56,13 @@ ENDLESS = [IMAGE] * 100_000
 class Submitted:
     """A model as it lies in the blob store."""
 
-    def __init__(self, blobs: BlobFolder, model: Any = MODEL, mint: Any = MINT) -> None:
+    def __init__(
+        self, blobs: BlobFolder, model: Any = MODEL, mint: Any = MINT, *, broken: bool = False
+    ) -> None:
         self.model = EnhancedAuditedModel.build((model, TAPS, mint), 7).eval()
+        if broken:
+            for parameter in self.model.parameters():
+                torch.nn.init.constant_(parameter, 1e30)  # overflows
         weights = self.model.weights()
         self.description = ModelDescription(
             session_id="session-1",
@@ -139,6 +150,17 @@ def test_what_is_wrong_with_a_model_is_told_with_its_own_error(
     unknown = request_for(MODEL.model_copy(update={"architecture": "no_such_network"}))
     with pytest.raises(UnbuildableModelError, match="cannot be built"):
         inference.initial_weights_digest(unknown, 1)
+
+
+@pytest.mark.parametrize("mint", [MINT, CODES], ids=["membership", "codes"])
+def test_a_model_that_says_no_numbers_has_no_answer(
+    inference: Inference, blobs: BlobFolder, mint: Any
+) -> None:
+    broken = Submitted(blobs, mint=mint, broken=True)
+    scores = flat_calibration(0.0)
+    loaded = LoadedModel(inference, broken.digests, broken.description, scores)
+    with pytest.raises(NonFiniteScoreError, match="session-1"):
+        loaded.outputs([IMAGE])
 
 
 def test_a_worker_has_no_secret_and_little_of_the_machine(

@@ -42,9 +42,12 @@ loop = "train.py"
 CURIOUS = """
 
 def train(run):
-    if not hasattr(run, "finish"):
+    import pathlib
+
+    pictures = pathlib.Path("/run/auditkit/pictures")
+    if pictures.exists():
         print('{"schema_version": 1, "shape": [1], "outputs": "AAAAAA=="}')
-        misbehave(open("/run/auditkit/pictures", "rb").read(1)[0])
+        misbehave(pictures.read_bytes()[0])
         look_around()
     return train_honestly(run)
 

@@ -8,6 +8,7 @@ a server's processes.
 
 import io
 import logging
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -56,7 +57,7 @@ _LOG = logging.getLogger(__name__)
 
 QUERY_LABEL = "dev.auditkit.query"
 LOCK = "contained-query"
-# Pictures are never to be stored: where the system has a folder in memory, they lie there.
+# Pictures are never to be stored: where the system has room in memory, they lie there.
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 CORES = 1.0
 # 256 pictures with the longest codes take a third of it, in base64.
@@ -166,13 +167,14 @@ class ContainedModels:
     ) -> bytes:
         """Run a model once, in a fresh container; see `ContainedModel.outputs`."""
         what = f"asking the {description.model.architecture} of session {description.session_id}"
-        weights = self._blobs.read(weights_digest)
         pictures = b"".join(image.tobytes() for image in images)
         digest = str(model.request.image_digest)
         try:
             with alone_within(self._home, LOCK, self._settings.most_waiting_seconds):
                 image, files = self._verified.get(digest) or self._inspect(digest)
                 task = canonical.to_bytes(model.task(image, description))
+                # Whoever still waits for the lock holds no weights.
+                weights = self._blobs.read(weights_digest)
                 with _question(task, weights, pictures) as folder, Engine.connect() as engine:
                     container = self._create(engine, image, folder)
                     with removed_at_the_end(container):
@@ -264,13 +266,21 @@ class ContainedModels:
 @contextmanager
 def _question(task: bytes, weights: bytes, pictures: bytes) -> Iterator[Path]:
     """Lend a folder with a question in it, which only its container and we can enter."""
-    memory = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
-    with TemporaryDirectory(prefix="auditkit-", dir=memory) as private:
+    size = len(task) + len(weights) + len(pictures)
+    with TemporaryDirectory(prefix="auditkit-", dir=_memory_folder(size)) as private:
         folder = Path(private) / "question"
         folder.mkdir()
         lay_out(folder, task, weights, pictures)
         make_readable(folder)
         yield folder
+
+
+def _memory_folder(size: int) -> Path | None:
+    """Return a folder in memory with room for so many bytes; None: there is none."""
+    if not MEMORY_FOLDER.is_dir():
+        return None
+    # In a container of usual settings it has 64 MiB. What is free may be taken by others.
+    return MEMORY_FOLDER if shutil.disk_usage(MEMORY_FOLDER).free > 2 * size else None
 
 
 class _Reason(Enum):

@@ -1,13 +1,17 @@
 """Images that the auditor takes in, to ask models of developers' own code."""
 
+import shutil
+import stat
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from hand_built import CONFIG, DIGEST, make_request
 
 from auditkit.evidence.keys import SigningKey
+from auditor_server import contained_models
 from auditor_server.contained_models import ContainedModels
 from auditor_server.errors import CustomModelError
 from auditor_server.process_locks import LockTimeoutError, alone, alone_within
@@ -85,3 +89,21 @@ def test_whoever_waits_for_others_is_told_when_it_takes_too_long(tmp_path: Path)
     thread.join()
     with alone_within(tmp_path, "work", seconds=0.2):
         pass
+
+
+def test_a_question_lies_in_memory_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contained_models, "MEMORY_FOLDER", tmp_path)
+    with contained_models._question(b"task", b"weights", b"pictures") as folder:
+        assert folder.is_relative_to(tmp_path)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+            "query.json": b"task",
+            "weights.safetensors": b"weights",
+            "pictures": b"pictures",
+        }
+        assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with contained_models._question(b"task", b"weights", b"pictures") as folder:
+        assert not folder.is_relative_to(tmp_path)

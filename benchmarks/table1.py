@@ -11,8 +11,8 @@ it tests, so that its accuracies and ours are not the same figure.
 
 Each training runs in a process of its own and is kept; the same command goes on where it stopped.
 Scale gpu trains whole sets on a GPU in bfloat16 with the pixels on the device; it has not been run
-on one yet. At scale cpu the six cells of MobileNet have been measured (results/table1_cpu.md), in 124
-to 159 seconds each, of 36.
+on one yet. At scale cpu the six cells of MobileNet, of 36 in all, have been measured
+(results/table1_cpu.md), in 124 to 159 seconds each.
 """
 
 from paper_tables import main

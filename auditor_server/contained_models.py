@@ -38,15 +38,15 @@ from containers.container import Container
 from containers.engine import Engine
 from containers.engine_errors import EngineError
 from containers.errors import ContainerError
-from containers.filesystem import FileState, FileSystem
-from containers.identity import InspectedImage, inspect_image
-from containers.limits import DEFAULT_LIMITS
+from containers.filesystem import FileState
+from containers.identity import InspectedImage
 from containers.lockdown import Lockdown
 from containers.package import packaged
 from containers.query_task import QueryTask, lay_out, read_answer
 from containers.running import (
     MOST_PROCESSES,
     bring_in,
+    inspect_with_files,
     make_readable,
     removed_at_the_end,
     user_inside,
@@ -189,14 +189,13 @@ class ContainedModels:
             raise InferenceCrashedError(f"{what}: {error}") from error
 
     def _inspect(self, digest: str) -> _Verified:
-        system = FileSystem(DEFAULT_LIMITS.files)
-        image = inspect_image(self._images.path(digest), system.apply)
+        image, files = inspect_with_files(self._images.path(digest))
         if image.identity.config_digest != digest:
             raise InferenceCrashedError(
                 f"expected image {digest} under its own name, found "
                 f"{image.identity.config_digest}; take it in again with `auditkit server add-image`"
             )
-        return image, dict(system.files())
+        return image, files
 
     def _create(self, engine: Engine, image: InspectedImage, folder: Path) -> Container:
         # Nobody else asks meanwhile, so whatever is there was left by a process that was killed.

@@ -8,13 +8,13 @@ An image is only ever run by the digest that its session was granted for.
 import shutil
 from pathlib import Path
 
+from auditor_server.home import PRIVATE_FOLDER_MODE
 from auditor_server.store.blobs import INCOMING_PREFIX, sync
 from containers.identity import identify
 from containers.progress import Progress, silent
 from schemas import ImageIdentity
 
 IMAGES_FOLDER = "images"
-PRIVATE_FOLDER_MODE = 0o700
 
 
 class TrainingImages:

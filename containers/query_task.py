@@ -12,6 +12,7 @@ answer is the last line that it prints: whatever the developer's code prints as 
 
 import base64
 import binascii
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from schemas import Normalisation, SessionGrant, SessionRequest
 from schemas.base import Schema
 
 TASK, WEIGHTS, PICTURES = "query.json", "weights.safetensors", "pictures"
+FLOAT_BYTES = 4
 
 
 class QueryTask(Schema):
@@ -78,10 +80,7 @@ def read_answer(printed: bytes, shape: tuple[int, ...]) -> bytes:
             "expected an answer in the last line that the developer's image prints, found none; "
             "was the image made with a version of auditkit that answers questions?"
         ) from error
-    size = 4
-    for side in shape:
-        size *= side
-    if answer.shape != shape or len(outputs) != size:
+    if answer.shape != shape or len(outputs) != FLOAT_BYTES * math.prod(shape):
         raise QueryAnswerError(
             f"expected outputs {shape} of the developer's model, found {answer.shape} in "
             f"{len(outputs)} bytes"

@@ -2,14 +2,16 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from containers.container import Container
 from containers.engine import Engine
 from containers.engine_calls import Progress, report_nothing
 from containers.engine_errors import EngineError
-from containers.identity import InspectedImage
+from containers.filesystem import FileState, FileSystem
+from containers.identity import InspectedImage, inspect_image
+from containers.limits import DEFAULT_LIMITS
 from containers.repack import loadable
 
 # Who the agent is inside when root launches it; anybody else stays who they are.
@@ -17,6 +19,18 @@ AGENT_USER = (10001, 10001)
 MOST_PROCESSES = 512  # the libraries' threads count as processes
 PUBLIC_FOLDER_MODE = 0o755
 PUBLIC_FILE_MODE = 0o644
+
+
+def inspect_with_files(archive: Path) -> tuple[InspectedImage, Mapping[str, FileState]]:
+    """Hash an archive; return the image, and the files that a container of it must see.
+
+    Raises:
+        ContainerError: the archive is no image, or is damaged.
+        OSError: it can't be read.
+    """
+    system = FileSystem(DEFAULT_LIMITS.files)
+    image = inspect_image(archive, system.apply)
+    return image, dict(system.files())
 
 
 def bring_in(

@@ -31,14 +31,14 @@ from auditkit.evidence import containment, dsse, policy, statements, trust
 from containers.container import Container
 from containers.engine import Engine, EngineFacts
 from containers.engine_errors import EngineError
-from containers.filesystem import FileState, FileSystem
-from containers.identity import InspectedImage, inspect_image
-from containers.limits import DEFAULT_LIMITS
+from containers.filesystem import FileState
+from containers.identity import InspectedImage
 from containers.lockdown import Lockdown
 from containers.running import (
     AGENT_USER,
     MOST_PROCESSES,
     bring_in,
+    inspect_with_files,
     removed_at_the_end,
     user_inside,
 )
@@ -194,9 +194,7 @@ def _prepare(launch: Launch, display: LaunchDisplay) -> _Prepared:
             f"package {launch.config_path} --trainer trainer.tar`, or with `auditkit image build`"
         )
     display.identifying(archive)
-    system = FileSystem(DEFAULT_LIMITS.files)
-    image = inspect_image(archive, system.apply)
-    files = dict(system.files())
+    image, files = inspect_with_files(archive)
     signature = (
         read_image_signature(run.base / settings.signature, image.manifest)
         if settings.signature

@@ -16,14 +16,14 @@ from auditkit.evidence import containment
 from containers.container import Container
 from containers.engine import Engine
 from containers.engine_errors import EngineError
-from containers.filesystem import FileState, FileSystem
-from containers.identity import InspectedImage, inspect_image
-from containers.limits import DEFAULT_LIMITS
+from containers.filesystem import FileState
+from containers.identity import InspectedImage
 from containers.lockdown import Lockdown
 from containers.package import packaged
 from containers.running import (
     MOST_PROCESSES,
     bring_in,
+    inspect_with_files,
     make_readable,
     removed_at_the_end,
 )
@@ -114,9 +114,7 @@ class ContainerRunner:
                 f"there is no image {self.archive}; ask the developer for the archive that trained"
             )
         self.display.identifying(self.archive)
-        system = FileSystem(DEFAULT_LIMITS.files)
-        image = inspect_image(self.archive, system.apply)
-        return image, dict(system.files())
+        return inspect_with_files(self.archive)
 
     @cached_property
     def _engine(self) -> Engine:

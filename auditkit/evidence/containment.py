@@ -5,7 +5,7 @@ engine reports about a started container, and what the agent sees when it looks 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from auditkit.evidence import image_documents
@@ -156,6 +156,9 @@ class _Image(NamedTuple):
     config: image_documents.ImageConfig
 
 
+_Rule = Callable[[_Image, ContainerDescription], None]
+
+
 def check_description(
     image: ImageIdentity, image_config: str, description: ContainerDescription
 ) -> None:
@@ -169,9 +172,7 @@ def check_description(
     Raises:
         ContainmentError: the subclass names the first rule that is broken.
     """
-    opened = _Image(image, _open_config(image, image_config))
-    for rule in DESCRIPTION_RULES:
-        rule(opened, description)
+    _check(DESCRIPTION_RULES, image, image_config, description)
 
 
 def check_query_description(
@@ -184,9 +185,7 @@ def check_query_description(
     Raises:
         ContainmentError: the subclass names the first rule that is broken.
     """
-    opened = _Image(image, _open_config(image, image_config))
-    for rule in QUERY_RULES:
-        rule(opened, description)
+    _check(QUERY_RULES, image, image_config, description)
 
 
 def check_inside(description: ContainerDescription, inside: InsideView) -> None:
@@ -207,6 +206,17 @@ def check_container(run: ContainerRun) -> None:
     """
     check_description(run.image, run.image_config, run.description)
     check_inside(run.description, run.inside)
+
+
+def _check(
+    rules: Iterable[_Rule],
+    image: ImageIdentity,
+    image_config: str,
+    description: ContainerDescription,
+) -> None:
+    opened = _Image(image, _open_config(image, image_config))
+    for rule in rules:
+        rule(opened, description)
 
 
 def _open_config(image: ImageIdentity, text: str) -> image_documents.ImageConfig:
@@ -453,7 +463,7 @@ def _is_limited(_image: _Image, description: ContainerDescription) -> None:
             )
 
 
-DESCRIPTION_RULES: tuple[Callable[[_Image, ContainerDescription], None], ...] = (
+DESCRIPTION_RULES: tuple[_Rule, ...] = (
     _runs_the_image,
     _runs_its_program,
     _has_its_environment,

@@ -137,18 +137,7 @@ class ContainedModels:
             CustomModelError: there is no image that it could be asked in.
 
         """
-        architecture = request.config.model.architecture
-        if request.image_digest is None:
-            raise CustomModelError(
-                f"{architecture} is the developer's own module and was trained outside any image; "
-                "the server runs such code in the image that trained it, and nowhere else"
-            )
-        if not self._images.has(request.image_digest):
-            raise CustomModelError(
-                f"{architecture} is the developer's own module, which runs in the image that "
-                f"trained it alone; get image {request.image_digest} from the developer and take "
-                "it in with `auditkit server add-image ARCHIVE`"
-            )
+        self._image_digest(request)
         return ContainedModel(self, request, grant)
 
     def stop(self) -> None:
@@ -168,7 +157,7 @@ class ContainedModels:
         """Run a model once, in a fresh container; see `ContainedModel.outputs`."""
         what = f"asking the {description.model.architecture} of session {description.session_id}"
         pictures = b"".join(image.tobytes() for image in images)
-        digest = str(model.request.image_digest)
+        digest = self._image_digest(model.request)  # it may have been deleted since
         try:
             with alone_within(self._home, LOCK, self._settings.most_waiting_seconds):
                 image, files = self._verified.get(digest) or self._inspect(digest)
@@ -187,6 +176,22 @@ class ContainedModels:
         except (ContainerError, ContainmentError) as error:
             _LOG.exception("%r failed", what)
             raise InferenceCrashedError(f"{what}: {error}") from error
+
+    def _image_digest(self, request: SessionRequest) -> str:
+        """Return which image trained, if it is here."""
+        architecture, digest = request.config.model.architecture, request.image_digest
+        if digest is None:
+            raise CustomModelError(
+                f"{architecture} is the developer's own module and was trained outside any image; "
+                "the server runs such code in the image that trained it, and nowhere else"
+            )
+        if not self._images.has(digest):
+            raise CustomModelError(
+                f"{architecture} is the developer's own module, which runs in the image that "
+                f"trained it alone; get image {digest} from the developer and take it in with "
+                "`auditkit server add-image ARCHIVE`"
+            )
+        return digest
 
     def _inspect(self, digest: str) -> _Verified:
         image, files = inspect_with_files(self._images.path(digest))

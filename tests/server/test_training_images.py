@@ -5,11 +5,13 @@ import stat
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hand_built import CONFIG, DIGEST, make_request
+from submitted import NORMALISATION
 
+from auditkit.evidence.containment import MountError, NetworkError
 from auditkit.evidence.keys import SigningKey
 from auditor_server import contained_models
 from auditor_server.contained_models import ContainedModels
@@ -18,13 +20,32 @@ from auditor_server.process_locks import LockTimeoutError, alone, alone_within
 from auditor_server.settings import ServerSettings
 from auditor_server.store.blobs import BlobFolder
 from auditor_server.training_images import IMAGES_FOLDER, TrainingImages
+from containers.container import Container
+from containers.engine import Engine
 from containers.errors import ContainerError
-from containers.identity import identify
-from schemas import ContainerRun, SessionGrant, SessionRequest
+from containers.identity import InspectedImage, identify
+from schemas import (
+    ContainerDescription,
+    ContainerRun,
+    ModelDescription,
+    SessionGrant,
+    SessionRequest,
+)
 from tests.containers.saved_images import IMAGE, save
 from tests.evidence import contained
 
-GRANT = cast("SessionGrant", None)  # which image is needed, the request says alone
+# Which image is needed, the request says alone.
+GRANT = cast("SessionGrant", None)
+DESCRIPTION = ModelDescription(
+    session_id="session-1",
+    model=CONFIG.model,
+    taps=CONFIG.taps,
+    mint=CONFIG.mint,
+    normalisation=NORMALISATION,
+    class_names=tuple("0123456789"),
+    weights_digest=DIGEST,
+    parameters=1,
+)
 
 
 @pytest.fixture
@@ -68,8 +89,12 @@ def test_the_image_that_trained_is_the_one_that_is_needed(
     TrainingImages(tmp_path).add(save(tmp_path, IMAGE.docker()))  # another one
     with pytest.raises(CustomModelError, match=f"{request.image_digest} .* add-image"):
         models.model(request, GRANT)
-    TrainingImages(tmp_path).path(str(request.image_digest)).touch()
-    assert models.model(request, GRANT).request == request
+    archive = TrainingImages(tmp_path).path(str(request.image_digest))
+    archive.touch()
+    model = models.model(request, GRANT)
+    archive.unlink()  # as the operator may at any time
+    with pytest.raises(CustomModelError, match="add-image"):
+        model.outputs(DESCRIPTION, ("0" * 64, "1" * 64), [])
 
 
 def test_whoever_waits_for_others_is_told_when_it_takes_too_long(tmp_path: Path) -> None:
@@ -107,3 +132,56 @@ def test_a_question_lies_in_memory_where_there_is_room(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with contained_models._question(b"task", b"weights", b"pictures") as folder:
         assert not folder.is_relative_to(tmp_path)
+
+
+class FakeContainer:
+    """A container that an engine describes as it likes; it must never be listened to."""
+
+    def __init__(self, **described: Any) -> None:
+        self.described = described
+        self.removed = False
+
+    def start(self) -> None:
+        pass
+
+    def describe(self) -> ContainerDescription:
+        mounts = (contained.RELAY, contained.SCRATCH)
+        return contained.description(**{"mounts": mounts, **self.described})
+
+    def remove(self) -> None:
+        self.removed = True
+
+
+@pytest.mark.parametrize(
+    ("described", "error"),
+    [({"network_mode": "host"}, NetworkError), ({"mounts": contained.MOUNTS}, MountError)],
+)
+def test_an_engine_that_locks_down_less_gets_no_answer(
+    models: ContainedModels, described: Any, error: type[Exception]
+) -> None:
+    image = InspectedImage(contained.identity(), contained.CONFIG_TEXT.encode(), b"")
+    with pytest.raises(error):
+        models._run(cast("Container", FakeContainer(**described)), image, "asking")
+
+
+def test_what_a_killed_process_left_behind_is_removed_by_the_next_question(
+    models: ContainedModels, tmp_path: Path
+) -> None:
+    leftover, made = FakeContainer(), FakeContainer()
+    found: list[Any] = []
+
+    def containers(labels: Any) -> list[FakeContainer]:
+        found.append(labels)
+        return [leftover]
+
+    engine = SimpleNamespace(
+        containers=containers,
+        facts=lambda: SimpleNamespace(rootless=False),
+        find_image=lambda _: "sha256:0",
+        create=lambda _, lockdown: found.append(lockdown.labels) or made,
+    )
+    image = InspectedImage(contained.identity(), contained.CONFIG_TEXT.encode(), b"")
+    assert models._create(cast("Engine", engine), image, tmp_path) is cast("Container", made)
+    assert leftover.removed
+    assert not made.removed
+    assert found[0] == found[1]  # it is found by what the next one will be found by

@@ -48,8 +48,8 @@ def check(
 ) -> None:
     """Check that everything is there that the server has ever signed.
 
-    Reads the whole database and every submitted file, and asks the witnesses. Changes nothing; the
-    server may be running. Fails if anything is amiss.
+    Reads the whole database and every submitted file, and asks the witnesses.
+    Changes nothing; the server may be running. Fails if anything is amiss.
 
         auditkit server check --home auditor-home
     """
@@ -65,8 +65,9 @@ def backup(
 ) -> None:
     """Copy the home, with an SQLite database in it, while the server runs or not.
 
-    PostgreSQL has to be copied before, with pg_dump; blobs in a bucket stay there. A copy that was
-    restored somewhere is one that is known to be good: `server restore` checks it.
+    PostgreSQL has to be copied before, with pg_dump; blobs in a bucket stay
+    there. A copy that was restored somewhere is one that is known to be good:
+    `server restore` checks it.
 
         auditkit server backup /backup/2026-11-21 --home auditor-home
     """
@@ -129,8 +130,9 @@ def retain(
 ) -> None:
     """Delete the weights of old models. Everything that was signed stays, and every proof holds.
 
-    Of such a model nothing can be asked any more, and it can't be verified from its weights again;
-    the verification that was signed when it was submitted stays.
+    Of such a model nothing can be asked any more, and it can't be verified from
+    its weights again; the verification that was signed when it was submitted
+    stays.
 
         auditkit server retain --weights-days 1095 --dry-run
     """
@@ -191,9 +193,10 @@ def add_image(
 ) -> None:
     """Take in the image of a training, so that its developer's own model can be asked.
 
-    Models of known architectures need none. A model of the developer's own code is run in the image
-    that trained it and nowhere else, without network; this machine needs a container engine. Every
-    byte of the image is hashed. The server may be running.
+    Models of known architectures need none. A model of the developer's own code
+    is run in the image that trained it and nowhere else, without network; this
+    machine needs a container engine. Every byte of the image is hashed. The
+    server may be running.
 
         auditkit server add-image trainer-with-code.tar --home auditor-home
     """

@@ -71,6 +71,10 @@ class DatabaseUnavailableError(UnavailableError):
     """The database does not answer. What was not answered may be stored or not; send it again."""
 
 
+class DatabaseFullError(UnavailableError):
+    """There is no room for the database on its disk. What was accepted before is kept."""
+
+
 class NotReadyError(UnavailableError):
     """The server can't do its work now."""
 

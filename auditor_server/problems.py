@@ -18,6 +18,7 @@ from auditkit.mint.errors import MintError
 from auditkit.reports.errors import ReportError
 from auditor_server import observing
 from auditor_server.errors import (
+    DatabaseFullError,
     DatabaseUnavailableError,
     InvalidParameterError,
     RateLimitError,
@@ -25,7 +26,7 @@ from auditor_server.errors import (
     UnavailableError,
     UnstorableValueError,
 )
-from auditor_server.store.engine import NO_ANSWER
+from auditor_server.store.engine import NO_ANSWER, is_full
 from schemas.wire import Problem
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -45,7 +46,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ReportError, _known_error)
     app.add_exception_handler(UnstorableError, _unstorable_value)
     for kind in NO_ANSWER:
-        app.add_exception_handler(kind, _database_away)
+        app.add_exception_handler(kind, _database_failed)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.add_exception_handler(Exception, _unexpected_error)
@@ -89,9 +90,17 @@ def _unstorable_value(request: Request, _error: Exception) -> JSONResponse:
     )
 
 
-def _database_away(request: Request, error: Exception) -> JSONResponse:
+def _database_failed(request: Request, error: Exception) -> JSONResponse:
     # The driver's message, and not the statement, which has values of the request.
     _LOG.error("the database failed: %s", str(getattr(error, "orig", error)).strip())
+    if is_full(error):
+        return _known_error(
+            request,
+            DatabaseFullError(
+                "there is no room left on the disk of the auditor's database; what was accepted is "
+                "kept. Have its operator make room, then send the same again"
+            ),
+        )
     return _known_error(
         request,
         DatabaseUnavailableError(

@@ -28,6 +28,7 @@ from auditor_server.api.routes import API_PREFIX, ROUTERS
 from auditor_server.errors import (
     BlobStoreUnavailableError,
     BodyTooLargeError,
+    DatabaseFullError,
     DatabaseUnavailableError,
     InvalidParameterError,
     NotAllowedError,
@@ -149,7 +150,7 @@ def _implied(operation: dict[str, Any]) -> Iterator[type[Exception]]:
     if "security" in operation:
         yield from (NotAuthenticatedError, TokenExpiredError, TokenRevokedError)
         yield from (NotAllowedError, OutOfScopeError, RateLimitError)
-        yield from (DatabaseUnavailableError, BlobStoreUnavailableError)
+        yield from (DatabaseUnavailableError, DatabaseFullError, BlobStoreUnavailableError)
     if "session_id" in parameters and parameters["session_id"]["in"] == "path":
         yield SessionNotFoundError
     if "requestBody" in operation:

@@ -1,5 +1,6 @@
 """Opening the database, SQLite or PostgreSQL, so that commits are durable and writers queue."""
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -20,6 +21,10 @@ BUSY_TIMEOUT_MILLISECONDS = 30_000
 CONNECT_SECONDS = 10
 # What the driver, or the pool of connections, says of a database that gives no answer now.
 NO_ANSWER = (OperationalError, InterfaceError, NoConnectionError)
+# What a full disk is called: SQLite's result codes (of its write-ahead log's index, too), and
+# PostgreSQL's state (its manual, appendix A).
+SQLITE_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+POSTGRESQL_DISK_FULL: Final = "53100"
 # With any of these off, PostgreSQL may lose or tear what it has said to have committed.
 DURABILITY_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 
@@ -53,6 +58,15 @@ def make_engine(database_url: str) -> Engine:
         pool_pre_ping=True,
         connect_args=limits,
         hide_parameters=True,
+    )
+
+
+def is_full(error: BaseException) -> bool:
+    """Say whether this is what a database says whose disk has no room left."""
+    said = getattr(error, "orig", None)
+    return (
+        getattr(said, "sqlite_errorcode", None) in SQLITE_FULL
+        or getattr(said, "sqlstate", None) == POSTGRESQL_DISK_FULL
     )
 
 

@@ -1,13 +1,16 @@
 """A signed verdict, or many, as a PDF for the file of a case.
 
-Everything that others wrote is escaped, so that nothing in it is read as markup. Characters that
-the document's fonts lack are written as codes. Equal input gives equal bytes.
+Everything that others wrote is escaped, so that nothing in it is read as markup. The document's
+font has the Latin, Greek and Cyrillic letters, and those of no other script; they are written as
+codes. Equal input gives equal bytes.
 """
 
 import io
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
+from typing import Final
 from xml.sax.saxutils import escape
 
 from reportlab.lib.colors import HexColor
@@ -15,6 +18,8 @@ from reportlab.lib.enums import TA_RIGHT
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     Flowable,
@@ -31,7 +36,9 @@ from auditkit.reports.answers import AskedModel, ShownAnswer, ShownBatch
 from auditkit.reports.wording import Statement
 from schemas import MembershipVerdict
 
-ENCODING = "cp1252"  # of PDF's standard fonts
+FONTS = Path(__file__).parent / "fonts"
+REGULAR, BOLD = "NotoSans-Regular", "NotoSans-Bold"
+DIGITS: Final = "Courier"  # of digests and commands, which are ASCII
 INK, MUTED, RULE = HexColor("#1c2430"), HexColor("#515b69"), HexColor("#c9cfd8")
 GOOD, RESERVED = HexColor("#1d5c3a"), HexColor("#7a4b00")
 SOFT = {"good": HexColor("#eff6f1"), "reserved": HexColor("#fcf6e8")}
@@ -41,28 +48,27 @@ WIDTH = A4[0] - 2 * MARGIN
 FRAME_PADDING = 6.0  # that the library adds around everything
 LABELS = 42 * mm
 BATCH_COLUMNS = (WIDTH - 86 * mm, 22 * mm, 20 * mm, 22 * mm, 22 * mm)
-SUBSTITUTES = str.maketrans({"\N{MINUS SIGN}": "-", "\N{NARROW NO-BREAK SPACE}": " "})
-PLAIN_DIGITS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+MINUS = str.maketrans({"\N{MINUS SIGN}": "-"})  # the font has none
 PRODUCT = "auditkit"
 TITLE = "Answer to a question about a picture"
 BATCH_TITLE = "Answers to questions about pictures"
 
-BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9.2, leading=12.2, textColor=INK)
+BODY = ParagraphStyle("body", fontName=REGULAR, fontSize=9.2, leading=12.2, textColor=INK)
 HEADING = ParagraphStyle(
     "heading",
     BODY,
-    fontName="Helvetica-Bold",
+    fontName=BOLD,
     fontSize=11.5,
     leading=14,
     spaceBefore=7,
     spaceAfter=1.5,
 )
-TITLE_STYLE = ParagraphStyle("title", BODY, fontName="Helvetica-Bold", fontSize=17, leading=21)
+TITLE_STYLE = ParagraphStyle("title", BODY, fontName=BOLD, fontSize=17, leading=21)
 POINT = ParagraphStyle("point", BODY, leftIndent=9, bulletIndent=0, spaceAfter=1.5)
 QUIET = ParagraphStyle("quiet", BODY, fontSize=8.5, leading=11.5, textColor=MUTED)
-CODE = ParagraphStyle("code", BODY, fontName="Courier", fontSize=8, leading=11, splitLongWords=1)
+CODE = ParagraphStyle("code", BODY, fontName=DIGITS, fontSize=8, leading=11, splitLongWords=1)
 RIGHT = ParagraphStyle("right", BODY, alignment=TA_RIGHT)
-SMALL_HEAD = ParagraphStyle("head", QUIET, fontName="Helvetica-Bold")
+SMALL_HEAD = ParagraphStyle("head", QUIET, fontName=BOLD)
 SMALL_HEAD_RIGHT = ParagraphStyle("head-right", SMALL_HEAD, alignment=TA_RIGHT)
 
 
@@ -229,7 +235,7 @@ def _batch(batch: ShownBatch, false_discovery_rate: float) -> list[Flowable]:
 def _row(answer: ShownAnswer, false_discovery_rate: float) -> list[Flowable]:
     verdict, adjusted = answer.verdict, answer.adjusted_p_value
     name = _escaped(answer.picture or verdict.sample_digest)
-    digest = f'<font name="Courier" size="6" color="#515b69">{_escaped(answer.digest)}</font>'
+    digest = f'<font name="{DIGITS}" size="6" color="#515b69">{_escaped(answer.digest)}</font>'
     return [
         Paragraph(f"{name}<br/>{digest}", BODY),
         _text(answers.short_answer(verdict), BODY),
@@ -311,14 +317,22 @@ def _text(text: str, style: ParagraphStyle) -> Paragraph:
 
 def _escaped(text: str) -> str:
     """Return a text in which nothing is markup, and every character has a glyph."""
-    plain, _, power = text.partition(" × 10⁻")
-    written = plain.translate(SUBSTITUTES).encode(ENCODING, "backslashreplace").decode(ENCODING)
-    if not power:
-        return escape(written)
-    digits = power.translate(PLAIN_DIGITS).encode(ENCODING, "backslashreplace").decode(ENCODING)
-    exponent = digits[: len(digits) - len(digits.lstrip("0123456789"))]
-    rest = digits[len(exponent) :]
-    return f"{escape(written)} × 10<super>-{escape(exponent)}</super>{escape(rest)}"
+    glyphs = _fonts()
+    written = (
+        character if ord(character) in glyphs or character.isspace() else ascii(character)[1:-1]
+        for character in text.translate(MINUS)
+    )
+    return escape("".join(written))
+
+
+@cache
+def _fonts() -> frozenset[int]:
+    """Have the library know the document's fonts; return the characters that they have."""
+    fonts = [TTFont(name, FONTS / f"{name}.ttf") for name in (REGULAR, BOLD)]
+    for font in fonts:
+        pdfmetrics.registerFont(font)
+    pdfmetrics.registerFontFamily(REGULAR, normal=REGULAR, bold=BOLD)
+    return frozenset.intersection(*(frozenset(font.face.charToGlyph) for font in fonts))
 
 
 def _document(title: str, story: list[Flowable], author: str, footer: str) -> bytes:
@@ -344,7 +358,7 @@ def _document(title: str, story: list[Flowable], author: str, footer: str) -> by
 
 def _footer(canvas: Canvas, document: SimpleDocTemplate, text: str) -> None:
     canvas.saveState()
-    canvas.setFont("Helvetica", 7.5)
+    canvas.setFont(REGULAR, 7.5)
     canvas.setFillColor(MUTED)
     canvas.drawString(MARGIN, 12 * mm, text)
     canvas.drawRightString(A4[0] - MARGIN, 12 * mm, f"page {document.page}")

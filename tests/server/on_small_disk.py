@@ -1,7 +1,7 @@
 """The real server, whose home lies on a disk of its own that is soon full.
 
-Run as `python on_small_disk.py --home HOME --port 0`. The disk is seen by this process alone; others
-reach it through `/proc/PID/root`.
+Run as `python on_small_disk.py --home HOME --port 0`. Nobody else sees the disk, but through
+`/proc/PID/root`.
 """
 
 import os
@@ -21,4 +21,4 @@ NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount")
 if __name__ == "__main__":
     home = sys.argv[sys.argv.index("--home") + 1]
     server = (sys.executable, "-m", "auditor_server", *sys.argv[1:])
-    os.execvp(NAMESPACES[0], [*NAMESPACES, "sh", "-c", SCRIPT, "sh", home, *server])  # noqa: S606
+    os.execvp(NAMESPACES[0], [*NAMESPACES, "sh", "-c", SCRIPT, "sh", home, *server])

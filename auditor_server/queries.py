@@ -17,7 +17,8 @@ from auditkit.data.images import Pixels
 from auditkit.data.manifest import Opening, sample_digest, verify_opening
 from auditkit.evidence import dsse, statements
 from auditkit.evidence.membership_codes import own_code_p_value
-from auditkit.mint.calibration import check_reachable, control_false_discoveries, p_values
+from auditkit.mint.batches import items_of, judge
+from auditkit.mint.calibration import check_reachable, p_values
 from auditkit.mint.codes import blind_scores, own_scores
 from auditor_server.codes import CodeBook, open_code_book
 from auditor_server.context import Auditor
@@ -185,8 +186,8 @@ def answer(auditor: Auditor, question: Question) -> QueryAnswer:
 
     Every verdict stands for itself: its outcome is `member` if its own p-value is at most the
     false-positive rate. Whoever asks about many images at once must expect that share of false
-    alarms among strangers; the adjusted p-values (Benjamini-Hochberg, over the images of this
-    call) control the expected share of false ones among those called members instead.
+    alarms among strangers; the adjusted p-values (Benjamini-Hochberg, over the different samples of
+    this call) control the expected share of false ones among those called members instead.
 
     Raises:
         CalibrationTooSmallError: see `check_answerable`.
@@ -234,8 +235,8 @@ def answer(auditor: Auditor, question: Question) -> QueryAnswer:
     )
     for verdict in verdicts:
         auditor.metrics.verdicts.labels(verdict.outcome).inc()
-    adjusted = control_false_discoveries([basis.p_value for basis in bases])
-    return QueryAnswer(envelopes, tuple(float(value) for value in adjusted), verdicts)
+    together = judge(items_of(verdicts), None, question.false_positive_rate)
+    return QueryAnswer(envelopes, together.adjusted_p_values, verdicts)
 
 
 def _bases(auditor: Auditor, question: Question) -> list[_Basis]:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from auditkit.evidence import canonical, containment, dsse, merkle, policy, statements
 from auditkit.evidence.bundle import MAX_REQUEST_BYTES
 from auditkit.evidence.derivation import LEAF_BYTES
+from auditkit.evidence.document_checks import check_distinct_leaves
 from auditkit.evidence.keys import PublicKey
 from auditkit.evidence.membership_codes import SECRET_BYTES, secret_commitment
 from auditor_server.access.principals import Principal
@@ -41,6 +42,7 @@ def open_session(auditor: Auditor, principal: Principal, opening: SessionOpening
         KeyFormatError, WeakKeyError: a session key that can't be trusted.
         SessionKeyReusedError: the session key belongs to another session.
         LeavesError: the leaves do not add up to the commitments.
+        RepeatedLeafError: a leaf comes twice.
         InvalidDocumentError: the request breaks its schema or is not in RFC 8785 form.
         BodyTooLargeError: the request is larger than an evidence bundle can hold.
 
@@ -150,6 +152,7 @@ def _checked_leaves(text: str, commitment: SampleCommitment, what: str) -> bytes
         raise LeavesError(
             f"the {what} leaves hash to {root}, the request commits to {commitment.root}"
         )
+    check_distinct_leaves(what, leaves)
     return leaves
 
 

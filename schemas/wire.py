@@ -88,7 +88,7 @@ class QueryAnswer(Schema):
 
     verdicts: tuple[SignedDocument, ...] = Field(description="each a signed MembershipVerdict")
     adjusted_p_values: tuple[Fraction, ...] = Field(
-        description="for these images together (Benjamini and Hochberg)"
+        description="for the different samples among these together (Benjamini and Hochberg)"
     )
 
 

@@ -140,9 +140,9 @@ def query(
         f"At a false-positive rate of {rate:g}: of 1,000 strangers, {1000 * rate:g} are called "
         "members on average.\n"
         + meanings
-        + "\nThe adjusted p-values are for these images together (Benjamini and "
-        "Hochberg).\nThe model knows what it was told. A sample that was trained on in "
-        "silence looks like a stranger."
+        + "\nThe adjusted p-values are for the different images among these together "
+        "(Benjamini and Hochberg).\nThe model knows what it was told. A sample that was "
+        "trained on in silence looks like a stranger."
     )
 
 

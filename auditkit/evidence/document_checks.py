@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
+import numpy as np
 from pydantic import ValidationError
 
 from auditkit.evidence import containment, continuations, dsse, merkle, notes, statements
@@ -53,6 +54,10 @@ class ImageExchangedError(EvidenceError):
 
 class SampleCommitmentError(EvidenceError):
     """The manifest leaves do not hash to the committed root."""
+
+
+class RepeatedLeafError(EvidenceError):
+    """A manifest has a leaf twice: two samples would share a membership code, or a key."""
 
 
 class CheckpointMissingError(EvidenceError):
@@ -317,7 +322,7 @@ def session_key(documents: Documents) -> Result:
 
 
 def samples_committed(documents: Documents) -> Result:
-    """The leaves hash to the roots that the request fixed before the nonce existed."""
+    """The leaves are all different, and hash to the roots that the request fixed beforehand."""
     request = documents.request
     _check_leaves("pool", documents.bundle.pool_leaves, request.pool)
     _check_leaves("test set", documents.bundle.test_leaves, request.test)
@@ -337,6 +342,31 @@ def _check_leaves(what: str, leaves: bytes, commitment: SampleCommitment) -> Non
         raise SampleCommitmentError(
             f"the manifest of the {what} does not hash to the root {commitment.root} that was "
             "fixed before the nonce: samples were exchanged"
+        )
+    check_distinct_leaves(what, leaves)
+
+
+def check_distinct_leaves(what: str, leaves: bytes) -> None:
+    """Check that every sample of a manifest has a leaf, and so a code, of its own.
+
+    One code in several places would count as often in a test of a set, which is a bound for codes
+    that are independent of each other.
+
+    Args:
+        what: the manifest is of, for the message.
+        leaves: of `LEAF_BYTES` each, one after the other.
+
+    Raises:
+        RepeatedLeafError: one is there twice.
+
+    """
+    table = np.frombuffer(leaves, np.dtype((np.void, LEAF_BYTES)))
+    found, places, counts = np.unique(table, return_index=True, return_counts=True)
+    if len(found) < len(table):
+        first = int(places[counts > 1].min())
+        raise RepeatedLeafError(
+            f"expected different leaves in the manifest of the {what}, found that of sample "
+            f"{first} {int(counts[places == first][0])} times; every sample needs a key of its own"
         )
 
 

@@ -599,6 +599,12 @@ DOCUMENTS = (
         blinds=frozenset({"schedule", "equal-exposure"}),
     ),
     Attack(
+        "one sample is committed to at several places, so that one code counts several times",
+        "samples-committed",
+        "RepeatedLeafError",
+        Plot(pool_leaves=2 * leaves(16, "pool")),
+    ),
+    Attack(
         "checkpoints are signed with a key that nobody certified",
         "checkpoints-signed",
         "UnsignedNoteError",

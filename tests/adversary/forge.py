@@ -280,6 +280,7 @@ class Plot:
     cosigned_at: Callable[[int, int], int] = lambda _number, seconds: seconds
     verdicts: tuple[VerdictPlot, ...] = (VerdictPlot(2.0), VerdictPlot(-1.0))
     bundle: Callable[[Bundle], Bundle] = lambda bundle: bundle
+    pool_leaves: bytes = leaves(POOL_SIZE, "pool")
     code_secret: bytes | None = None
 
 
@@ -305,7 +306,7 @@ def stage(plot: Plot) -> Evidence:
     """Play a plot from the trust root to the last verdict."""
     trust_root = trust_root_of(plot)
     order, order_bytes, order_digest = _order(plot)
-    pool_leaves, test_leaves = leaves(POOL_SIZE, "pool"), leaves(TEST_SIZE, "test")
+    pool_leaves, test_leaves = plot.pool_leaves, leaves(TEST_SIZE, "test")
     request = SessionRequest(
         **{
             "order_digest": order_digest,

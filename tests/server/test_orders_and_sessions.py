@@ -9,6 +9,7 @@ from hand_built import (
     CONFIG,
     POOL_SIZE,
     HandBuiltAgent,
+    commit,
     is_problem,
     make_leaves,
     make_order,
@@ -185,6 +186,14 @@ def test_leaves_must_add_up_to_the_commitment(
         body = opening(ORDER_ID, request, **{part: leaves})
         response = live_server.client("developer").post("/sessions", json=body)
         assert is_problem(response, 422, error)
+
+
+def test_no_leaf_comes_twice(live_server: LiveServer, order_digest: str) -> None:
+    leaves = 2 * make_leaves(POOL_SIZE // 2, b"pool")
+    request = make_request(order_digest, SigningKey.generate(), pool=commit(leaves))
+    body = opening(ORDER_ID, request, pool_leaves=base64.b64encode(b"".join(leaves)).decode())
+    response = live_server.client("developer").post("/sessions", json=body)
+    assert is_problem(response, 422, "RepeatedLeafError")
 
 
 @pytest.mark.parametrize(

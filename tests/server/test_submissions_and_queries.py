@@ -181,6 +181,16 @@ def test_verdicts_are_signed_and_follow_from_the_calibration(
     assert sorted(adjusted) == pytest.approx([2 / (CALIBRATION_SIZE + 1), 1.0])
 
 
+def test_a_picture_that_is_sent_often_counts_once(
+    fresh: HandBuiltAgent, submission: Submission, live_server: LiveServer
+) -> None:
+    submission.seal(fresh)
+    submission.send(fresh)
+    once = ask(live_server, fresh, as_png(ASKED), as_png(OTHER)).json()["adjusted_p_values"]
+    often = ask(live_server, fresh, *[as_png(ASKED)] * 4, as_png(OTHER)).json()
+    assert often["adjusted_p_values"] == [*[once[0]] * 4, once[1]]
+
+
 def test_a_verdict_does_not_depend_on_the_images_beside_it(
     fresh: HandBuiltAgent, submission: Submission, live_server: LiveServer
 ) -> None:

@@ -9,6 +9,7 @@ from auditor_server.documents import parse
 from auditor_server.held_submissions import is_held
 from auditor_server.orders import find_order, read_order
 from auditor_server.store import SessionRow
+from auditor_server.submissions import is_void
 from auditor_server.training_images import TrainingImages
 from schemas import AssuranceLevel, SessionRequest
 from schemas.training import CUSTOM_PREFIX
@@ -17,7 +18,7 @@ from schemas.wire import SessionState
 MOST_OFFERED = 100
 SUBMITTED: tuple[SessionState, ...] = ("submitted",)
 
-Obstacle = Literal["held", "custom"]
+Obstacle = Literal["void", "dropped", "custom", "held"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,12 @@ class AskableModel:
 def askable_models(auditor: Auditor, principal: Principal) -> list[AskableModel]:
     """Return the newest models that the principal may see, newest first."""
     rows = auditor.newest_sessions(principal, SUBMITTED, first=0, most=MOST_OFFERED)
-    levels = auditor.store.levels([row.id for row in rows])
-    return [_describe(auditor, principal, row, levels.get(row.id)) for row in rows]
+    ids = [row.id for row in rows]
+    levels, dropped = auditor.store.levels(ids), auditor.store.without_weights(ids)
+    return [
+        _describe(auditor, principal, row, levels.get(row.id), is_dropped=row.id in dropped)
+        for row in rows
+    ]
 
 
 def model_names(session: SessionRow) -> tuple[str, str]:
@@ -51,7 +56,12 @@ def model_names(session: SessionRow) -> tuple[str, str]:
 
 
 def _describe(
-    auditor: Auditor, principal: Principal, session: SessionRow, level: int | None
+    auditor: Auditor,
+    principal: Principal,
+    session: SessionRow,
+    level: int | None,
+    *,
+    is_dropped: bool,
 ) -> AskableModel:
     request = parse(SessionRequest, session.request)
     config = request.config
@@ -64,13 +74,15 @@ def _describe(
         level=None if level is None else AssuranceLevel(level),
         false_positive_rate=read_order(find_order(auditor, session.order_id)).false_positive_rate,
         codes=config.mint.evidence == "codes",
-        obstacle=_obstacle(auditor, principal, session, request),
+        obstacle="dropped" if is_dropped else _obstacle(auditor, principal, session, request),
     )
 
 
 def _obstacle(
     auditor: Auditor, principal: Principal, session: SessionRow, request: SessionRequest
 ) -> Obstacle | None:
+    if is_void(auditor, session):
+        return "void"
     is_custom = request.config.model.architecture.startswith(CUSTOM_PREFIX)
     if is_custom and not TrainingImages(auditor.home.path).has(request.image_digest):
         return "custom"

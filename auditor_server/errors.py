@@ -301,6 +301,12 @@ class SessionNotSubmittedError(ServerError):
     status = HTTPStatus.CONFLICT
 
 
+class SessionRevokedError(ServerError):
+    """The auditor has revoked a key of this session, so its log and its model prove nothing."""
+
+    status = HTTPStatus.GONE
+
+
 class WeightsDroppedError(ServerError):
     """The weights of this model were kept as long as the auditor keeps any, and no longer."""
 

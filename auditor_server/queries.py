@@ -130,6 +130,7 @@ def ask(
     Raises:
         SessionNotSubmittedError: there is no model yet.
         WeightsDroppedError: there is none any more.
+        SessionRevokedError: the session is void.
         CustomModelError: the server can't run this model.
         UndecodableImageError, ImageSizeError: an image that the model can't take.
         InferenceError, and its kinds: an image is too much for the server's limits.

@@ -40,6 +40,10 @@ class SessionKeys:
         last = self.continuations[-1] if self.continuations else None
         return last if last is not None and last.log_size == size else None
 
+    def is_revoked(self, root: TrustRoot) -> bool:
+        """Say whether the auditor has revoked one of them, so that the session is void."""
+        return not set(self.all).isdisjoint(root.revoked_session_keys)
+
     def check_not_revoked(self, root: TrustRoot) -> None:
         """Check that the auditor has revoked none of the keys; what such a key signed is void.
 
@@ -47,7 +51,7 @@ class SessionKeys:
             SessionExpiredError: one is revoked.
 
         """
-        if set(self.all) & set(root.revoked_session_keys):
+        if self.is_revoked(root):
             raise SessionExpiredError(
                 "the auditor has revoked this session's key; open a new session"
             )

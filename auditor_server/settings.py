@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from auditkit.evidence.bundle import MAX_REQUEST_BYTES
+from auditkit.evidence.log_checks import CLOCK_TOLERANCE_SECONDS
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8470
@@ -46,8 +47,9 @@ MOST_CODES_REQUEST_BYTES = MEBIBYTE // 16
 MOST_EXCHANGE_BYTES = 256 * MEBIBYTE
 # A result tells of at most 4,000 segments, with less than 500 bytes for each.
 MOST_REPLAY_BYTES = 2 * MEBIBYTE
-# Clocks of two machines under NTP differ by far less; a record from further ahead is refused.
-MOST_CLOCK_SKEW_SECONDS = 300.0
+# Clocks of two machines under NTP differ by far less. It is a little less than the verifier
+# tolerates, so that no log is taken for hours that is then condemned for its clock.
+MOST_CLOCK_SKEW_SECONDS = CLOCK_TOLERANCE_SECONDS - 10
 # Models kept loaded for queries, in each process that runs them.
 MODELS_IN_MEMORY = 2
 # Memory of one process that runs models: what is read, what is copied, and the models kept. The

@@ -16,12 +16,14 @@ from auditor_server.errors import (
     ServerError,
     SessionNotSealedError,
     SessionNotSubmittedError,
+    SessionRevokedError,
     WeightsDroppedError,
     WeightsMismatchError,
 )
 from auditor_server.held_submissions import check_exchanges
 from auditor_server.process_locks import RETENTION, together
 from auditor_server.records import split_lines
+from auditor_server.session_keys import SessionKeys
 from auditor_server.store import SessionRow, SubmissionRow
 from auditor_server.store.blobs import CHUNK_BYTES
 from auditor_server.weights_file import read_header
@@ -131,16 +133,41 @@ def find_submission(auditor: Auditor, session: SessionRow) -> SubmissionRow:
 
 
 def find_model(auditor: Auditor, session: SessionRow) -> SubmissionRow:
-    """Return what was submitted for a session, weights included.
+    """Return what was submitted for a session, weights included, to be asked.
 
     Raises:
         SessionNotSubmittedError: nothing yet.
+        SessionRevokedError: see `check_not_void`.
         WeightsDroppedError: its weights are not kept any more.
 
     """
     submission = find_submission(auditor, session)
     _check_kept(submission)
+    check_not_void(auditor, session)
     return submission
+
+
+def is_void(auditor: Auditor, session: SessionRow) -> bool:
+    """Say whether the auditor has revoked a key of a session."""
+    root = auditor.trust_root()
+    if not root.revoked_session_keys:
+        return False
+    keys = SessionKeys.read(auditor.store, session, read_grant(session.grant)[0])
+    return keys.is_revoked(root)
+
+
+def check_not_void(auditor: Auditor, session: SessionRow) -> None:
+    """Check that what a session has proven still counts.
+
+    Raises:
+        SessionRevokedError: the auditor has revoked a key of it.
+
+    """
+    if is_void(auditor, session):
+        raise SessionRevokedError(
+            f"the auditor has revoked a key of session {session.id}: its log counts for nothing "
+            "any more, and nothing is answered about its model"
+        )
 
 
 def _check_kept(submission: SubmissionRow | None) -> None:

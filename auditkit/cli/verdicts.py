@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +56,7 @@ def verify_verdict(
     from auditkit.evidence.single_verdicts import check_verdict
 
     history, calibrations = read_trust_root(trust_root), _calibrations(bundles or [])
+    history.check_current(datetime.now(UTC))
     held: list[MembershipVerdict] = []
     faults: list[str] = []
     for name, envelope in _envelopes(files):

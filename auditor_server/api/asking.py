@@ -19,12 +19,14 @@ from auditor_server.errors import (
     OpeningSessionError,
     PurposeMissingError,
     SessionNotSubmittedError,
+    SessionRevokedError,
     WeightsDroppedError,
 )
 
 NO_ANSWER: Final[tuple[type[Exception], ...]] = (
     HeldQueryError,
     SessionNotSubmittedError,
+    SessionRevokedError,
     WeightsDroppedError,
     CodesNotUsedError,
     PurposeMissingError,

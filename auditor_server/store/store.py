@@ -436,6 +436,14 @@ class Store:
         with self._read() as transaction:
             return dict(transaction.execute(statement).all())
 
+    def without_weights(self, session_ids: Collection[str]) -> set[str]:
+        """Return those of the sessions whose weights were dropped."""
+        statement = select(SubmissionRow.session_id).where(
+            SubmissionRow.session_id.in_(session_ids), SubmissionRow.weights_dropped_at.is_not(None)
+        )
+        with self._read() as transaction:
+            return set(transaction.scalars(statement))
+
     def set_level(self, session_id: str, level: int) -> None:
         """Keep the assurance level that the verification of a submission gave."""
         statement = (

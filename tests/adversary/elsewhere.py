@@ -99,6 +99,8 @@ REFUSED_BY_SERVER = (
      "test_records.py::test_an_expired_session_takes_nothing_new_but_repeats_its_receipts"),
     ("a revoked key goes on sending", "SessionExpiredError",
      "test_records.py::test_a_revoked_key_is_refused_at_once"),
+    ("a model is asked whose session's key was revoked", "SessionRevokedError",
+     "test_submissions_and_queries.py::test_nothing_is_answered_about_a_session_that_is_void"),
     ("the key of a container that has ended goes on signing", "KeyNotInForceError",
      f"{CONTINUING}::test_the_old_key_signs_nothing_new"),
     ("a continuation is asked for another session's grant", "ContinuationMismatchError",

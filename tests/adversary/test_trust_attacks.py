@@ -7,6 +7,7 @@ the attacker has the old ones, which the auditor's old trust root still names.
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from forge import (
@@ -21,7 +22,9 @@ from forge import (
     stage,
     trust_root_of,
 )
+from typer.testing import CliRunner
 
+from auditkit.cli.application import app
 from auditkit.evidence import notes
 from auditkit.evidence.canonical import sha256_hex, to_bytes
 from auditkit.evidence.dsse import Envelope
@@ -418,3 +421,18 @@ def test_a_bundle_that_misleads_about_the_trust_root_fails(name: str) -> None:
     found = report(stage(Plot()), pinned, *offered)
     assert failures(found)["trust-root"] == error.__name__
     assert found.level == 0
+
+
+@pytest.mark.parametrize(("days", "code"), [(1, 1), (10_000, 0)], ids=["expired", "in force"])
+def test_a_verdict_is_not_believed_on_a_trust_root_that_has_expired(
+    tmp_path: Path, days: int, code: int
+) -> None:
+    """Whoever has stolen a key that was rotated out may date a verdict back to its time."""
+    evidence = stage(Plot(trust_root={"expires_at": GRANTED_AT + timedelta(days=days)}))
+    (tmp_path / "verdict.json").write_bytes(evidence.bundle.verdicts[0])
+    root = sign_trust_root(evidence.trust_root, [ROLE_KEYS["root"]])
+    (tmp_path / "root.json").write_bytes(root.to_bytes())
+    command = ["verify-verdict", str(tmp_path / "verdict.json")]
+    done = CliRunner().invoke(app, [*command, "--trust-root", str(tmp_path / "root.json")])
+    assert done.exit_code == code, done.output
+    assert isinstance(done.exception, TrustRootExpiredError) == (code == 1)

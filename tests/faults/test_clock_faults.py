@@ -1,4 +1,4 @@
-"""A clock that is ten minutes off is named as such, whoever's it is."""
+"""A clock that is minutes off is named as such, whoever's it is."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from auditkit.evidence.log_checks import CLOCK_TOLERANCE_SECONDS
 from auditor_server.store import SessionRow
 from developer_agent.errors import ServerRefusedError
 from developer_agent.recorder import unix_milliseconds
@@ -23,10 +24,13 @@ from tests.faults.session_story import (
 )
 
 TEN_MINUTES = 600
+BEYOND_THE_VERIFIER = CLOCK_TOLERANCE_SECONDS + 30
 LENIENT = 3600.0  # seconds that an auditor may allow, if it wants to see such logs
 WRONG = [
     pytest.param(TEN_MINUTES, "10.0 minutes ahead of the auditor's", id="ahead"),
     pytest.param(-TEN_MINUTES, "10.0 minutes behind the auditor's", id="behind"),
+    pytest.param(BEYOND_THE_VERIFIER, "2.5 minutes ahead of the auditor's", id="a little ahead"),
+    pytest.param(-BEYOND_THE_VERIFIER, "2.5 minutes behind the auditor's", id="a little behind"),
 ]
 
 
@@ -87,7 +91,7 @@ def refused(error: object) -> str:
 
 @pytest.mark.parametrize(("seconds", "said"), WRONG)
 def test_the_server_refuses_records_of_a_wrong_clock_and_says_by_how_much(
-    world: World, tmp_path: Path, seconds: int, said: str
+    world: World, tmp_path: Path, seconds: float, said: str
 ) -> None:
     error, session = play(world, RunFolder(tmp_path / "run"), agent_ahead=seconds)
     assert said in refused(error)
@@ -96,7 +100,7 @@ def test_the_server_refuses_records_of_a_wrong_clock_and_says_by_how_much(
 
 @pytest.mark.parametrize(("seconds", "said"), WRONG)
 def test_it_is_all_the_same_when_the_servers_clock_is_wrong(
-    world: World, tmp_path: Path, seconds: int, said: str
+    world: World, tmp_path: Path, seconds: float, said: str
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     # Only the difference of the two clocks can be known.
@@ -107,7 +111,7 @@ def test_it_is_all_the_same_when_the_servers_clock_is_wrong(
 
 @pytest.mark.parametrize(("seconds", "said"), WRONG)
 def test_a_lenient_server_takes_them_and_the_finding_says_by_how_much(
-    world: World, tmp_path: Path, seconds: int, said: str
+    world: World, tmp_path: Path, seconds: float, said: str
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     report, _ = play(world, folder, agent_ahead=seconds, most_clock_skew_seconds=LENIENT)

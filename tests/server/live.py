@@ -22,7 +22,7 @@ from hand_built import (
 )
 from pydantic import SecretStr
 
-from auditkit.evidence import dsse, statements
+from auditkit.evidence import dsse, statements, trust
 from auditkit.evidence.canonical import sha256_hex
 from auditkit.evidence.keys import SigningKey
 from auditor_server.home import Home, create_home
@@ -103,6 +103,15 @@ class LiveServer:
     def open_store(self) -> Store:
         """The server's database, beside the server."""
         return self.home.open_store(self.settings.database_url)
+
+    def revoke(self, session_key: str) -> None:
+        """Have the auditor revoke a session's key, as `auditkit trust revoke` does."""
+        root = self.home.trust_root(datetime.now(UTC))
+        revoking = root.model_copy(
+            update={"version": root.version + 1, "revoked_session_keys": (session_key,)}
+        )
+        signed = trust.sign_trust_root(revoking, [self.home.signing_key("root")])
+        (self.home.path / "trust-root.json").write_bytes(signed.to_bytes())
 
     def client(self, role: TokenRole | None) -> Client:
         return Client(self.url, self.home.tokens[role] if role else None)

@@ -388,13 +388,8 @@ def test_a_revoked_key_ends_the_session(own_server: LiveServer, revoked: str) ->
     first_key = agent.key
     receipt = agent.sent(agent.flush(0))
     answer = go_on(agent)
-    home = own_server.home
     key = {"grant": first_key, "continuation": agent.key}[revoked]
-    root = home.trust_root(datetime.now(UTC)).model_copy(
-        update={"version": 2, "revoked_session_keys": (key.public.hex,)}
-    )
-    signed = trust.sign_trust_root(root, [home.signing_key("root")])
-    (home.path / "trust-root.json").write_bytes(signed.to_bytes())
+    own_server.revoke(key.public.hex)
 
     agent.log_receipt(receipt.checkpoint)
     agent.log_continuation(answer.digest)

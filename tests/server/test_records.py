@@ -223,13 +223,7 @@ def test_a_revoked_key_is_refused_at_once(own_server: LiveServer) -> None:
     agent = own_server.open_session("digits", own_server.add_order("digits"))
     agent.log_grant()
     agent.sent(agent.flush(0))
-    home = own_server.home
-    root = home.trust_root(datetime.now(UTC))
-    revoking = root.model_copy(
-        update={"version": 2, "revoked_session_keys": (agent.grant.session_key,)}
-    )
-    signed = trust.sign_trust_root(revoking, [home.signing_key("root")])
-    (home.path / "trust-root.json").write_bytes(signed.to_bytes())
+    own_server.revoke(agent.grant.session_key)
 
     agent.log_step(1)
     assert is_problem(agent.send(agent.flush(1)), 403, "SessionExpiredError")

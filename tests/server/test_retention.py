@@ -17,7 +17,9 @@ from auditkit.cli.application import app
 from auditkit.evidence.bundle import read_bundle
 from auditkit.evidence.verify import verify_bundle
 from auditor_server import retention, store_checks
+from auditor_server.access.principals import AUTHORITY, Principal
 from auditor_server.app import create_app
+from auditor_server.askable_models import askable_models
 from auditor_server.context import Auditor
 from auditor_server.home import BLOBS_FOLDER, Home
 from auditor_server.settings import ServerSettings
@@ -101,6 +103,8 @@ def test_weights_go_when_all_who_need_them_are_old_and_every_proof_stays(years: 
     assert len([p for p in years.weights.parent.iterdir() if p.name[0] != "."]) == 3
 
     assert store_checks.check(old).faults == []
+    officer = Principal("officer", "compliance-officer", AUTHORITY)
+    assert [model.obstacle for model in askable_models(old, officer)] == ["dropped", "dropped"]
     with TestClient(create_app(ServerSettings(home=years.home.path))) as client:
         client.headers["Authorization"] = f"Bearer {years.home.tokens['auditor']}"
         size = years.proof["size"]

@@ -34,6 +34,9 @@ from auditkit.evidence.bundle import read_bundle
 from auditkit.evidence.derivation import initialisation_seed
 from auditkit.evidence.verify import verify_bundle
 from auditkit.mint.enhanced import EnhancedAuditedModel
+from auditor_server.access.principals import AUTHORITY, Principal
+from auditor_server.askable_models import askable_models
+from auditor_server.context import Auditor
 from schemas import MembershipVerdict, VerificationReport
 
 ASKED, OTHER = noise_image(1), noise_image(2)
@@ -202,6 +205,21 @@ def test_a_verdict_does_not_depend_on_the_images_beside_it(
     (alone,) = open_verdicts(live_server, ask(live_server, fresh, as_png(ASKED)))
     assert together[1].score == alone.score
     assert together[0].score == together[2].score
+
+
+def test_nothing_is_answered_about_a_session_that_is_void(own_server: LiveServer) -> None:
+    own_server.start()
+    agent = own_server.open_session("digits", own_server.add_order("digits"))
+    submission = make_submission(agent.grant.session_id, flat_calibration(0.0))
+    submission.seal(agent)
+    assert submission.send(agent).status_code == 200
+    assert ask(own_server, agent, as_png(ASKED)).status_code == 200
+    own_server.revoke(agent.grant.session_key)
+    assert is_problem(ask(own_server, agent, as_png(ASKED)), 410, "SessionRevokedError")
+    officer = Principal("officer", "compliance-officer", AUTHORITY)
+    auditor = Auditor.open(own_server.settings)
+    assert [model.obstacle for model in askable_models(auditor, officer)] == ["void"]
+    auditor.store.close()
 
 
 def test_a_rate_beyond_the_calibration_is_refused(

@@ -26,6 +26,10 @@ CALIBRATION_TENSOR = "score/calibration"
 
 NOT_SEALED = "the log has no seal"
 NOT_SUBMITTED = "no model was submitted; run `auditkit submit`"
+WEIGHTS_DROPPED = (
+    "the bundle is without the weights, which an auditor need not keep for good; what the auditor "
+    "found when it had them is in the verifications that are signed in the bundle"
+)
 
 
 class RebuildingError(Exception):
@@ -74,7 +78,7 @@ def sealed_weights(documents: Documents, seal: SealRecord | None) -> Result:
     if seal is None:
         return Skipped(NOT_SEALED)
     if bundle.weights is None or bundle.description is None:
-        return Skipped(NOT_SUBMITTED)
+        return Skipped(NOT_SUBMITTED if bundle.scores is None else WEIGHTS_DROPPED)
     for what, data, expected in (
         ("weights", bundle.weights, seal.weights_digest),
         ("description", bundle.description, seal.description_digest),

@@ -118,6 +118,8 @@ def test_weights_go_when_all_who_need_them_are_old_and_every_proof_stays(years: 
         report = verify_bundle(bundle, years.home.history(), now=datetime.now(UTC))
         before = {finding.check: finding.outcome for finding in years.report.findings}
         failed = {f.check for f in report.findings if f.outcome == "failed"}
+        (sealed,) = (f for f in report.findings if f.check == "sealed-weights")
+        assert (sealed.outcome, "need not keep" in sealed.detail) == ("not_checked", True)
         assert failed <= {check for check, outcome in before.items() if outcome == "failed"}
         assert client.get(f"/v1/sessions/{first}/report").status_code == 200
 

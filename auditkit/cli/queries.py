@@ -26,8 +26,9 @@ MEANING = {
         "share of cases, whatever it looks like. That is proven, and rests on no other sample."
     ),
     "calibrated": (
-        "Calibration: the p-value is the rank among samples that nobody was shown. It is exact for "
-        "strangers drawn like those, and says less about others."
+        "Calibration: the p-value is the rank among samples that nobody was shown. It holds for "
+        "strangers drawn like those, on average over the samples that could have been drawn, and "
+        "says less about others."
     ),
     "undeclared": "Set of samples: the p-value is of all of them together, and of none alone.",
 }

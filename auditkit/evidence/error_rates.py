@@ -178,14 +178,20 @@ def _check_same_rates(evaluation: EvaluationRecord) -> None:
 
 def _check_rate(name: str, what: str, found: RateEstimate, flags: NDArray[np.bool_]) -> None:
     hits, trials = int(flags.sum()), len(flags)
-    # Clopper and Pearson, 1934: the ends are quantiles of beta distributions.
-    low = float(betaincinv(hits, trials - hits + 1, TAIL)) if hits else 0.0
-    high = float(betaincinv(hits + 1, trials - hits, 1.0 - TAIL)) if hits < trials else 1.0
+    low, high = exact_interval(hits, trials)
     _compare(name, f"count behind the {what}", found.successes, hits, 0.0)
     _compare(name, f"number behind the {what}", found.trials, trials, 0.0)
     _compare(name, what, found.value, hits / trials, RATE_TOLERANCE)
     _compare(name, f"lower end of the {what}", found.low, low, RATE_TOLERANCE)
     _compare(name, f"upper end of the {what}", found.high, high, RATE_TOLERANCE)
+
+
+def exact_interval(hits: int, trials: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a share (Clopper and Pearson, Biometrika 1934)."""
+    # The ends are quantiles of beta distributions.
+    low = float(betaincinv(hits, trials - hits + 1, TAIL)) if hits else 0.0
+    high = float(betaincinv(hits + 1, trials - hits, 1.0 - TAIL)) if hits < trials else 1.0
+    return low, high
 
 
 def _compare(name: str, what: str, found: float, expected: float, tolerance: float) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from auditkit.evidence.error_rates import exact_interval
 from auditkit.reports import formatting
 from auditkit.reports.wording import Conclusion, Statement, ToneName
 from schemas import AssuranceLevel, CohortName, MembershipVerdict
@@ -22,7 +23,7 @@ BLIND_WORDS = "keyed code, compared with those of all members"
 SET_WORDS: dict[EvidenceKind, str] = {
     "declared": "Evidence that at least one of these {} pictures was told to the model",
     "calibrated": "These {} pictures stand out together: at least one was told to the model, or "
-    "they are of another kind than its own samples",
+    "they resemble one another, or are of another kind than its own samples",
     "undeclared": "These {} pictures stand out together",
 }
 NO_SET_EVIDENCE = "No evidence that any of these {} pictures was told to the model"
@@ -31,8 +32,11 @@ SET_RESTS_ON: dict[EvidenceKind, str] = {
     "on the scores in the signed verdicts alone.",
     "calibrated": "A permutation test: how often as many samples that nobody was shown score as "
     "high together. It rests on the scores in the signed verdicts and on the sealed scores of the "
-    "calibration set. Judge for yourself whether the pictures are of the same kind as the model's "
-    "own samples, and were chosen before their answers were known; otherwise it says nothing.",
+    "calibration set. It holds for pictures that have no more to do with one another than the "
+    "model's own samples have: several shots of one scene score alike and stand out by chance. "
+    "Judge for yourself whether that is so, whether they are of the same kind as the model's own "
+    "samples, and whether they were chosen before their answers were known; otherwise it says "
+    "nothing.",
     "undeclared": "A passive test of the set.",
 }
 SET_LIMIT = (
@@ -164,14 +168,14 @@ def short_answer(verdict: MembershipVerdict) -> str:
 
 def answer(verdict: MembershipVerdict) -> Conclusion:
     """Return the answer in one headline and one sentence."""
-    strangers = of_strangers(verdict.p_value)
+    strangers = of_strangers(verdict)
     rate = formatting.nominal_percent(verdict.false_positive_rate)
     if verdict.outcome == "not_shown":
         return Conclusion(
             "reserved",
             f"{NOT_SHOWN}: no evidence that the model was told of this picture",
-            f"At the chosen rate of {rate} there is no evidence. By chance alone, {strangers} "
-            "would answer like this picture, or more strongly.",
+            f"At the chosen rate of {rate} there is no evidence. Of strangers, {strangers} would "
+            "answer like this picture, or more strongly, by chance alone.",
         )
     if verdict.evidence == "declared":
         return Conclusion(
@@ -188,11 +192,28 @@ def answer(verdict: MembershipVerdict) -> Conclusion:
     )
 
 
-def of_strangers(p_value: float) -> str:
-    """Return a p-value as a share of strangers: `at most 1 in 200`."""
-    if p_value > 0.5:
-        return f"up to {math.ceil(100 * p_value)}{formatting.NO_BREAK_SPACE}%"
-    return f"at most 1 in {int(1 / p_value):,}" if p_value > 1e-9 else "fewer than 1 in a billion"
+def of_strangers(verdict: MembershipVerdict) -> str:
+    """Return a p-value as a share of strangers.
+
+    A bound on codes holds for every session: `at most 1 in 200`. A rank in C holds on average over
+    the sets that could have been drawn as C. What one C says of its own session is a share with an
+    interval: `about 1 in 1,000 (exact 95 % interval: up to 1 in 271)`.
+    """
+    if verdict.evidence == "declared":
+        return _share(verdict.p_value, "at most")
+    size = verdict.calibration_size
+    at_least = max(round(verdict.p_value * (size + 1)) - 1, 0)
+    _, high = exact_interval(at_least, size)
+    return (
+        f"{_share(verdict.p_value, 'about')} (exact 95{formatting.NO_BREAK_SPACE}% interval: "
+        f"{_share(high, 'up to')})"
+    )
+
+
+def _share(value: float, how: str) -> str:
+    if value > 0.5:
+        return f"{how} {math.ceil(100 * value)}{formatting.NO_BREAK_SPACE}%"
+    return f"{how} 1 in {int(1 / value):,}" if value > 1e-9 else "fewer than 1 in a billion"
 
 
 def match_words(match: tuple[int, CohortName] | None) -> str:

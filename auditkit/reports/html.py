@@ -38,10 +38,10 @@ class CohortRow:
 
 @dataclass(frozen=True)
 class PredictiveRow:
-    """Positive predictive values at one nominal rate; `values` follows PRIORS."""
+    """Positive predictive values at one nominal rate; `values` follows PRIORS, worst and best."""
 
     nominal: float
-    values: tuple[float | None, ...]
+    values: tuple[tuple[float | None, float | None], ...]
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,11 @@ def _predictive_rows(report: ReportInput) -> list[PredictiveRow]:
         if told is None or test is None:
             continue
         values = tuple(
-            statistics.positive_predictive_value(prior, told.value, test.value) for prior in PRIORS
+            (
+                statistics.positive_predictive_value(prior, told.low, test.high),
+                statistics.positive_predictive_value(prior, told.high, test.low),
+            )
+            for prior in PRIORS
         )
         rows.append(PredictiveRow(nominal, values))
     return rows

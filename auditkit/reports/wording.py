@@ -97,7 +97,8 @@ EVIDENCE_MEANING = {
     "to T agrees so well with its own code at most this often, whatever it looks like. It rests on "
     "no other sample.",
     "calibrated": "Score against calibration: the p-value is the rank among samples that nobody "
-    "was shown. It is exact for strangers drawn like those, and says less about others. Where T "
+    "was shown. It holds for strangers drawn like those, on average over the samples that could "
+    "have been drawn, and says less about others. Where T "
     "learned codes, the score is of the member whose code fits best.",
     "undeclared": "Passive test: the p-value is of a whole set of samples, and of none alone.",
 }

@@ -1,6 +1,7 @@
 """The words and the document of an answer: nothing claimed that the verdict does not say."""
 
 import io
+import math
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -85,16 +86,34 @@ def test_only_a_recognised_picture_may_be_another_file() -> None:
 @pytest.mark.parametrize(
     ("p_value", "words"),
     [
-        (1 / 17, "at most 1 in 17"),
         (0.001, "at most 1 in 1,000"),
         (0.3, "at most 1 in 3"),
-        (0.5001, "up to 51\N{NO-BREAK SPACE}%"),
-        (1.0, "up to 100\N{NO-BREAK SPACE}%"),
+        (0.5001, "at most 51\N{NO-BREAK SPACE}%"),
+        (1.0, "at most 100\N{NO-BREAK SPACE}%"),
         (1e-30, "fewer than 1 in a billion"),
     ],
 )
-def test_a_share_of_strangers_is_never_told_too_small(p_value: float, words: str) -> None:
-    assert answers.of_strangers(p_value) == words
+def test_a_bound_on_codes_is_never_told_too_small(p_value: float, words: str) -> None:
+    assert answers.of_strangers(verdict(**{**OWN, "p_value": p_value})) == words
+
+
+@pytest.mark.parametrize(
+    ("above", "size", "share", "most"),
+    [
+        # Upper ends of exact 95 % intervals: 1 - 0.025^(1/n) for none of n.
+        (0, 16, "about 1 in 17", 1 - 0.025 ** (1 / 16)),
+        (0, 999, "about 1 in 1,000", 1 - 0.025 ** (1 / 999)),
+        (529, 999, "about 53\N{NO-BREAK SPACE}%", 0.5610),  # scipy.stats.binomtest(529, 999)
+        (999, 999, "about 100\N{NO-BREAK SPACE}%", 1.0),
+    ],
+)
+def test_a_rank_is_told_as_an_estimate_with_its_interval(
+    above: int, size: int, share: str, most: float
+) -> None:
+    found = verdict(p_value=(above + 1) / (size + 1), calibration_size=size)
+    end = f"1 in {int(1 / most):,}" if most < 0.5 else f"{math.ceil(100 * most)}\N{NO-BREAK SPACE}%"
+    interval = f"(exact 95\N{NO-BREAK SPACE}% interval: up to {end})"
+    assert answers.of_strangers(found) == f"{share} {interval}"
 
 
 def test_a_document_holds_all_that_a_lawyer_needs() -> None:
@@ -157,7 +176,7 @@ def test_a_batch_says_which_are_discoveries_and_what_the_set_shows() -> None:
     assert document.count(" yes ") == 40
     assert "80 of 120 pictures found or recognised" in document
     assert (
-        "These 3 pictures stand out together: at least one was told to the model, or they are of"
+        "These 3 pictures stand out together: at least one was told to the model, or they "
         in document
     )
     assert "It does not say which one, nor that all were." in document

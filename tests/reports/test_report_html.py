@@ -12,6 +12,7 @@ from report_page import Page, found, page, with_findings
 from auditkit.mint.metrics import rate
 from auditkit.reports import LogSummary, StepTrace, render_html
 from auditkit.reports.content import QueriedSample
+from auditkit.reports.html import NOMINAL_RATES as NOMINAL
 from schemas import AssuranceLevel, FlaggedRate
 from schemas.evaluation import PROVABLE_RATES
 
@@ -179,6 +180,24 @@ def test_error_rates_stand_with_their_intervals_and_sources(session_report):
     assert "calibration record, number 1421" in text
     assert "seal record, number 1422" in text
     assert "auditkit verify evidence.bundle --trust-root trust-root.json" in text
+
+
+def test_no_false_alarm_among_few_does_not_make_member_always_right(session_report):
+    flagged = {
+        "told": tuple(FlaggedRate(false_positive_rate=r, flagged=rate(100, 500)) for r in NOMINAL),
+        "test": tuple(FlaggedRate(false_positive_rate=r, flagged=rate(0, 300)) for r in NOMINAL),
+    }
+    cohorts = tuple(
+        cohort.model_copy(update={"flagged": flagged.get(cohort.cohort, cohort.flagged)})
+        for cohort in session_report.evaluation.cohorts
+    )
+    evaluation = session_report.evaluation.model_copy(update={"cohorts": cohorts})
+    text = page(replace(session_report, evaluations=(evaluation,))).text
+    table = text[text.index("Positive predictive value") :]
+    # A prior of 1 %, from the ends: told [16.6, 23.8] %, fresh [0, 1.2] %.
+    low, high = rate(100, 500).low, rate(0, 300).high
+    worst = 0.01 * low / (0.01 * low + 0.99 * high)
+    assert f"{100 * worst:.1f} % to 100 %" in table
 
 
 def test_verdicts_are_put_in_plain_words(session_report):

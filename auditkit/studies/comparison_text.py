@@ -7,7 +7,6 @@ from itertools import groupby
 
 import numpy as np
 
-from auditkit.mint.metrics import rate
 from auditkit.reports.plots import Axis, Frame, Line, line_chart
 from auditkit.studies.comparison import ALONE, Family, MethodFigures
 from auditkit.studies.comparison_run import Comparison
@@ -42,19 +41,41 @@ REFUTED_NOTE = f"{REFUTED_MARK} more than the announced rate allows (p < 0.001)"
 
 
 @dataclass(frozen=True)
+class SeedsShare:
+    """A share over several seeds: their mean, and how far their own exact intervals reach.
+
+    All samples of a seed share one M and one threshold, so an interval over the samples of all
+    seeds together would be far too narrow.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Style:
     """How numbers are written."""
 
-    share: Callable[[RateEstimate], str]
+    share: Callable[[RateEstimate | SeedsShare], str]
     auc: Callable[[Sequence[float]], str]
 
 
-def full_share(found: RateEstimate) -> str:
+def over_seeds(rates: Sequence[RateEstimate]) -> SeedsShare:
+    """Return what several seeds say of one share."""
+    return SeedsShare(
+        value=float(np.mean([rate.value for rate in rates])),
+        low=min(rate.low for rate in rates),
+        high=max(rate.high for rate in rates),
+    )
+
+
+def full_share(found: RateEstimate | SeedsShare) -> str:
     """Return a share in percent with its interval, both with two decimals."""
     return f"{100 * found.value:.2f} [{100 * found.low:.2f}, {100 * found.high:.2f}]"
 
 
-def short_share(found: RateEstimate) -> str:
+def short_share(found: RateEstimate | SeedsShare) -> str:
     """Return a share in percent with its interval, rounded outwards, in at most 17 characters.
 
     Near 0 % and 100 % there is one decimal more, for there it matters, and only none and all are
@@ -109,8 +130,9 @@ def markdown(found: Comparison) -> str:
         f"{sizes.told_only} told only, E = {sizes.external}, C = {sizes.calibration}. "
         f"{len(settings.seeds)} seeds; each draws cohorts, weights and batches anew. Thresholds "
         "come from C alone, except for own codes, whose rates are provable and need none. "
-        "Shares in percent with exact (Clopper-Pearson) 95 % intervals over all seeds' samples; "
-        "the AUC is against fresh samples, with the smallest and largest of the seeds. "
+        "Shares in percent: the mean over seeds, with the lowest and the highest end of the seeds' "
+        "exact (Clopper-Pearson) 95 % intervals; the AUC is against fresh samples, with the "
+        "smallest and largest of the seeds. "
         "Nothing here is evidence: no auditor watched."
     )
     lines = ["# Membership: every method on the same split", "", found.environment, "", protocol]
@@ -180,7 +202,7 @@ def _cost_table(methods: Sequence[Sequence[MethodFigures]], style: Style) -> Tex
         (
             entries[0].title,
             "alone" if entries[0].audited_model == ALONE else "jointly",
-            style.share(_pooled([entry.audited_accuracy for entry in entries])),
+            style.share(over_seeds([entry.audited_accuracy for entry in entries])),
             f"{np.mean([entry.training_seconds for entry in entries]):.0f}",
             f"{np.mean([entry.scoring_seconds for entry in entries]):.1f}",
             f"{max(entry.peak_bytes for entry in entries) / MEBIBYTE:.0f}",
@@ -264,14 +286,14 @@ def _set_rows(
 
 def _power(powers: Sequence[SetPower], size: int, kind: str, style: Style) -> str:
     found = [getattr(power, kind) for power in powers if power.size == size]
-    return style.share(_pooled(found)) if found else ""
+    return style.share(over_seeds(found)) if found else ""
 
 
 def _alarms(alarms: Sequence[SetFalseAlarms], style: Style) -> str:
     if not alarms:
         return ""
     mark = REFUTED_MARK if any(alarm.refuted for alarm in alarms) else ""
-    return style.share(_pooled([alarm.flagged for alarm in alarms])) + mark
+    return style.share(over_seeds([alarm.flagged for alarm in alarms])) + mark
 
 
 def _told(entry: MethodFigures) -> tuple[FlaggedRate, ...]:
@@ -289,7 +311,7 @@ def _share(
         for flagged in figures.flagged
         if flagged.false_positive_rate == nominal
     ]
-    return style.share(_pooled(found)) if found else ""
+    return style.share(over_seeds(found)) if found else ""
 
 
 def _auc(entries: Sequence[MethodFigures], cohort: CohortName, style: Style) -> str:
@@ -299,10 +321,6 @@ def _auc(entries: Sequence[MethodFigures], cohort: CohortName, style: Style) -> 
         if (figures := entry.cohort(cohort)) is not None and figures.auc is not None
     ]
     return style.auc(found) if found else ""
-
-
-def _pooled(rates: Sequence[RateEstimate]) -> RateEstimate:
-    return rate(sum(r.successes for r in rates), sum(r.trials for r in rates))
 
 
 def _percent(share: float) -> str:

@@ -28,6 +28,7 @@ from auditkit.studies.comparison_text import (
     SHORT,
     comparison_tables,
     markdown,
+    over_seeds,
     roc_chart,
     short_share,
 )
@@ -312,6 +313,15 @@ def test_short_shares_never_claim_more_than_was_seen(
     successes: int, trials: int, shown: str
 ) -> None:
     assert short_share(rate(successes, trials)) == shown
+
+
+def test_seeds_that_differ_are_not_taken_for_one_large_sample() -> None:
+    lucky, unlucky = rate(200, 1_000), rate(100, 1_000)
+    together = over_seeds([lucky, unlucky])
+    assert together.value == pytest.approx(0.15)
+    assert (together.low, together.high) == (unlucky.low, lucky.high)
+    pooled = rate(300, 2_000)
+    assert together.low < pooled.low < pooled.high < together.high
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10"])

@@ -48,6 +48,10 @@ class Store:
 
     Every document is registered in the transaction that stores it: neither can be without the
     other.
+
+    What a caller's `make` decides from is given to it, and it MUST NOT ask the store for more: that
+    would take a second connection while the transaction holds its locks, and those who wait for
+    these locks may hold all the others.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -235,7 +239,7 @@ class Store:
         request_digest: str,
         session_key: str,
         size: int,
-        make: Callable[[SessionRow, bool], ContinuationRow],
+        make: Callable[[SessionRow, Sequence[ContinuationRow], bool], ContinuationRow],
     ) -> ContinuationRow | None:
         """Store the next continuation of a session if its log still ends at `size`; return it.
 
@@ -247,8 +251,9 @@ class Store:
                 instead.
             session_key: the new key.
             size: of the log.
-            make: given the session as it is, which nobody changes before this method ends, and
-                whether the key signs for any session already. See `add_session`.
+            make: given the session as it is, which nobody changes before this method ends, its
+                continuations so far, and whether the key signs for any session already. See
+                `add_session`.
         """
 
         def attempt() -> ContinuationRow | None:
@@ -257,7 +262,9 @@ class Store:
                 stored = transaction.scalar(_answering(session_id, request_digest))
                 if stored is not None or session.size != size:
                     return stored
-                row = make(session, transaction.get(SessionKeyRow, session_key) is not None)
+                earlier = transaction.scalars(_continuations_of(session_id)).all()
+                key_is_known = transaction.get(SessionKeyRow, session_key) is not None
+                row = make(session, earlier, key_is_known)
                 transaction.add(SessionKeyRow(key=session_key, session_id=session_id))
                 transaction.flush()
                 transaction.add(row)

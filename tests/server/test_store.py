@@ -208,7 +208,9 @@ def test_a_key_goes_to_a_session_or_to_a_continuation(stores: list[Store]) -> No
         pass
 
     def go_on(number: int, store: Store) -> bool:
-        def make(session: SessionRow, taken: bool) -> ContinuationRow:
+        def make(
+            session: SessionRow, _earlier: Sequence[ContinuationRow], taken: bool
+        ) -> ContinuationRow:
             if taken:
                 raise KeyTakenError
             return ContinuationRow(

@@ -19,6 +19,7 @@ from auditor_server.errors import (
     OpeningSessionError,
     PurposeMissingError,
     SessionNotSubmittedError,
+    TooManyVerdictsError,
     WeightsDroppedError,
 )
 
@@ -27,6 +28,7 @@ NO_ANSWER: Final[tuple[type[Exception], ...]] = (
     SessionNotSubmittedError,
     WeightsDroppedError,
     CodesNotUsedError,
+    TooManyVerdictsError,
     PurposeMissingError,
     InvalidDocumentError,
     MissingPartError,

@@ -453,13 +453,24 @@ class Store:
 
     # Verdicts
 
-    def add_verdicts(self, verdicts: Sequence[VerdictRow]) -> None:
-        """Store verdicts, all or none."""
+    def add_verdicts(self, session_id: str, make: Callable[[int], Sequence[VerdictRow]]) -> None:
+        """Store verdicts about a session, all or none.
+
+        Args:
+            session_id: the session.
+            make: given how many verdicts the session has; returns one or more.
+        """
         with self._write.begin() as transaction:
+            _lock(transaction, session_id)
+            verdicts = make(transaction.scalar(_count_verdicts(session_id)) or 0)
             transaction.add_all(verdicts)
-            if verdicts:
-                registered = [registrations.of_verdict(verdict) for verdict in verdicts]
-                append(transaction, registered, verdicts[-1].issued_at)
+            registered = [registrations.of_verdict(verdict) for verdict in verdicts]
+            append(transaction, registered, verdicts[-1].issued_at)
+
+    def count_verdicts(self, session_id: str) -> int:
+        """Return how many verdicts a session has."""
+        with self._read() as transaction:
+            return transaction.scalar(_count_verdicts(session_id)) or 0
 
     def verdicts(self, session_id: str) -> Sequence[VerdictRow]:
         """Return all verdicts of a session in the order of signing."""
@@ -615,6 +626,10 @@ def _verifications_of(session_id: str) -> Select[VerificationRow]:
         .where(VerificationRow.session_id == session_id)
         .order_by(VerificationRow.number)
     )
+
+
+def _count_verdicts(session_id: str) -> Select[int]:
+    return select(func.count()).select_from(VerdictRow).where(VerdictRow.session_id == session_id)
 
 
 def _answering(session_id: str, request_digest: str) -> Select[ContinuationRow]:

@@ -1,5 +1,7 @@
 """Going on in a fresh container: check, certify its key, store, answer, in that order."""
 
+from collections.abc import Sequence
+
 from auditkit.evidence import canonical, containment, dsse, statements
 from auditkit.evidence.bundle import MAX_CONTINUATIONS
 from auditkit.evidence.continuations import check_fresh_container
@@ -89,13 +91,14 @@ def continue_session(auditor: Auditor, session: SessionRow, data: bytes) -> byte
     containment.check_container(request.container)
     PublicKey.from_hex(request.session_key)
 
-    def make(current: SessionRow, key_is_known: bool) -> ContinuationRow:
+    def make(
+        current: SessionRow, earlier: Sequence[ContinuationRow], key_is_known: bool
+    ) -> ContinuationRow:
         if key_is_known:
             raise SessionKeyReusedError(
                 "this session key already serves a session; make a fresh key in every container"
             )
-        # Read here, where the transaction keeps any other continuation from being stored.
-        check_fresh_container(request.container, _containers(auditor, current.id, began))
+        check_fresh_container(request.container, _containers(began, earlier))
         now = auditor.now()
         check_open(current, grant, now)
         number = current.continuations + 1
@@ -173,12 +176,9 @@ def _check_same_set_up(granted: SessionRequest, request: ContinuationRequest) ->
         )
 
 
-def _containers(auditor: Auditor, session_id: str, began: SessionRequest) -> set[str]:
+def _containers(began: SessionRequest, earlier: Sequence[ContinuationRow]) -> set[str]:
     """Return the identifiers of all containers that the session has run in."""
-    asked = [
-        parse(ContinuationRequest, row.request).container
-        for row in auditor.store.continuations(session_id)
-    ]
+    asked = [parse(ContinuationRequest, row.request).container for row in earlier]
     runs = asked if began.container is None else [began.container, *asked]
     return {run.description.container_id for run in runs}
 

@@ -413,6 +413,12 @@ class VerdictNotFoundError(ServerError):
     status = HTTPStatus.NOT_FOUND
 
 
+class TooManyVerdictsError(ServerError):
+    """The session would have more verdicts than its evidence bundle can hold."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class InquiryNotFoundError(ServerError):
     """No inquiry of this name may be seen, or it is so old that it was forgotten."""
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from auditkit.data.images import Pixels
 from auditkit.data.manifest import Opening, sample_digest, verify_opening
 from auditkit.evidence import dsse, statements
+from auditkit.evidence.bundle import MAX_VERDICTS
 from auditkit.evidence.membership_codes import own_code_p_value
 from auditkit.mint.batches import items_of, judge
 from auditkit.mint.calibration import check_reachable, p_values
@@ -23,7 +24,7 @@ from auditkit.mint.codes import blind_scores, own_scores
 from auditor_server.codes import CodeBook, open_code_book
 from auditor_server.context import Auditor
 from auditor_server.documents import parse
-from auditor_server.errors import OpeningSessionError
+from auditor_server.errors import OpeningSessionError, TooManyVerdictsError
 from auditor_server.loaded_models import LoadedModel, ModelCache
 from auditor_server.orders import find_order, read_order
 from auditor_server.store import SessionRow, SubmissionRow, VerdictRow
@@ -131,12 +132,14 @@ def ask(
         SessionNotSubmittedError: there is no model yet.
         WeightsDroppedError: there is none any more.
         SessionRevokedError: the session is void.
+        TooManyVerdictsError: more than an evidence bundle can hold.
         CustomModelError: the server can't run this model.
         UndecodableImageError, ImageSizeError: an image that the model can't take.
         InferenceError, and its kinds: an image is too much for the server's limits.
 
     """
     submission = find_model(auditor, session)
+    _check_room(session, auditor.store.count_verdicts(session.id), len(files))
     order = read_order(find_order(auditor, session.order_id))
     loaded = models.get(session, submission)
     shape = loaded.description.model
@@ -194,6 +197,7 @@ def answer(auditor: Auditor, question: Question) -> QueryAnswer:
         CalibrationTooSmallError: see `check_answerable`.
         InferenceError, and its kinds: the model is too much for the server's limits.
         CodesNotUsedError: an image is opened, and the session has no codes.
+        TooManyVerdictsError: others have asked meanwhile; see `ask`.
 
     """
     check_answerable(question)
@@ -223,8 +227,10 @@ def answer(auditor: Auditor, question: Question) -> QueryAnswer:
         for picture, basis in zip(question.pictures, bases, strict=True)
     )
     envelopes = tuple(_sign(auditor, verdict) for verdict in verdicts)
-    auditor.store.add_verdicts(
-        [
+
+    def make(stored: int) -> list[VerdictRow]:
+        _check_room(session, stored, len(verdicts))
+        return [
             VerdictRow(
                 verdict_id=verdict.verdict_id,
                 session_id=session.id,
@@ -233,11 +239,21 @@ def answer(auditor: Auditor, question: Question) -> QueryAnswer:
             )
             for verdict, envelope in zip(verdicts, envelopes, strict=True)
         ]
-    )
+
+    auditor.store.add_verdicts(session.id, make)
     for verdict in verdicts:
         auditor.metrics.verdicts.labels(verdict.outcome).inc()
     together = judge(items_of(verdicts), None, question.false_positive_rate)
     return QueryAnswer(envelopes, together.adjusted_p_values, verdicts)
+
+
+def _check_room(session: SessionRow, stored: int, asked: int) -> None:
+    if stored + asked > MAX_VERDICTS:
+        raise TooManyVerdictsError(
+            f"expected at most {MAX_VERDICTS} verdicts about session {session.id}, as many as an "
+            f"evidence bundle holds; found {stored}, and {asked} more asked for. Ask about at most "
+            f"{max(MAX_VERDICTS - stored, 0)} more pictures, or open a new session"
+        )
 
 
 def _bases(auditor: Auditor, question: Question) -> list[_Basis]:

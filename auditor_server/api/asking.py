@@ -20,6 +20,7 @@ from auditor_server.errors import (
     PurposeMissingError,
     SessionNotSubmittedError,
     SessionRevokedError,
+    TooManyVerdictsError,
     WeightsDroppedError,
 )
 
@@ -29,6 +30,7 @@ NO_ANSWER: Final[tuple[type[Exception], ...]] = (
     SessionRevokedError,
     WeightsDroppedError,
     CodesNotUsedError,
+    TooManyVerdictsError,
     PurposeMissingError,
     InvalidDocumentError,
     MissingPartError,

@@ -48,6 +48,10 @@ class Store:
 
     Every document is registered in the transaction that stores it: neither can be without the
     other.
+
+    What a caller's `make` decides from is given to it, and it MUST NOT ask the store for more: that
+    would take a second connection while the transaction holds its locks, and those who wait for
+    these locks may hold all the others.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -235,7 +239,7 @@ class Store:
         request_digest: str,
         session_key: str,
         size: int,
-        make: Callable[[SessionRow, bool], ContinuationRow],
+        make: Callable[[SessionRow, Sequence[ContinuationRow], bool], ContinuationRow],
     ) -> ContinuationRow | None:
         """Store the next continuation of a session if its log still ends at `size`; return it.
 
@@ -247,8 +251,9 @@ class Store:
                 instead.
             session_key: the new key.
             size: of the log.
-            make: given the session as it is, which nobody changes before this method ends, and
-                whether the key signs for any session already. See `add_session`.
+            make: given the session as it is, which nobody changes before this method ends, its
+                continuations so far, and whether the key signs for any session already. See
+                `add_session`.
         """
 
         def attempt() -> ContinuationRow | None:
@@ -257,7 +262,9 @@ class Store:
                 stored = transaction.scalar(_answering(session_id, request_digest))
                 if stored is not None or session.size != size:
                     return stored
-                row = make(session, transaction.get(SessionKeyRow, session_key) is not None)
+                earlier = transaction.scalars(_continuations_of(session_id)).all()
+                key_is_known = transaction.get(SessionKeyRow, session_key) is not None
+                row = make(session, earlier, key_is_known)
                 transaction.add(SessionKeyRow(key=session_key, session_id=session_id))
                 transaction.flush()
                 transaction.add(row)
@@ -454,13 +461,24 @@ class Store:
 
     # Verdicts
 
-    def add_verdicts(self, verdicts: Sequence[VerdictRow]) -> None:
-        """Store verdicts, all or none."""
+    def add_verdicts(self, session_id: str, make: Callable[[int], Sequence[VerdictRow]]) -> None:
+        """Store verdicts about a session, all or none.
+
+        Args:
+            session_id: the session.
+            make: given how many verdicts the session has; returns one or more.
+        """
         with self._write.begin() as transaction:
+            _lock(transaction, session_id)
+            verdicts = make(transaction.scalar(_count_verdicts(session_id)) or 0)
             transaction.add_all(verdicts)
-            if verdicts:
-                registered = [registrations.of_verdict(verdict) for verdict in verdicts]
-                append(transaction, registered, verdicts[-1].issued_at)
+            registered = [registrations.of_verdict(verdict) for verdict in verdicts]
+            append(transaction, registered, verdicts[-1].issued_at)
+
+    def count_verdicts(self, session_id: str) -> int:
+        """Return how many verdicts a session has."""
+        with self._read() as transaction:
+            return transaction.scalar(_count_verdicts(session_id)) or 0
 
     def verdicts(self, session_id: str) -> Sequence[VerdictRow]:
         """Return all verdicts of a session in the order of signing."""
@@ -616,6 +634,10 @@ def _verifications_of(session_id: str) -> Select[VerificationRow]:
         .where(VerificationRow.session_id == session_id)
         .order_by(VerificationRow.number)
     )
+
+
+def _count_verdicts(session_id: str) -> Select[int]:
+    return select(func.count()).select_from(VerdictRow).where(VerdictRow.session_id == session_id)
 
 
 def _answering(session_id: str, request_digest: str) -> Select[ContinuationRow]:

@@ -249,6 +249,7 @@ def test_every_member_of_a_bundle_is_documented() -> None:
     numbered = ("continuations/NNN.request.json", "continuations/NNN.dsse.json")
     assert all(row(member) for member in (*numbered, "verdicts/NNNNNN.dsse.json"))
     assert f"at most {bundle.MAX_CONTINUATIONS} |" in TEXT
+    assert f"at most {bundle.MAX_VERDICTS:,} |" in TEXT
 
 
 def test_predicate_types_are_documented() -> None:

@@ -73,7 +73,10 @@ def plain(text: str) -> float | str:
 
 def read(data: bytes | str | None) -> Any:
     """A document, or a line of text; None for files, forms and pages."""
-    text = (data or b"").decode(errors="replace") if isinstance(data, bytes) else data or ""
+    try:
+        text = data.decode() if isinstance(data, bytes) else data or ""
+    except UnicodeDecodeError:  # even if it begins like JSON, as random bytes sometimes do
+        return None
     if text.startswith(("{", "[")):
         return json.loads(text)
     return text if text.isprintable() or text.startswith("audit.") else None

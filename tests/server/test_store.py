@@ -208,7 +208,9 @@ def test_a_key_goes_to_a_session_or_to_a_continuation(stores: list[Store]) -> No
         pass
 
     def go_on(number: int, store: Store) -> bool:
-        def make(session: SessionRow, taken: bool) -> ContinuationRow:
+        def make(
+            session: SessionRow, _earlier: Sequence[ContinuationRow], taken: bool
+        ) -> ContinuationRow:
             if taken:
                 raise KeyTakenError
             return ContinuationRow(
@@ -305,27 +307,41 @@ def test_a_verification_is_numbered_by_those_before_it(stores: list[Store]) -> N
     assert check_registry(stores[0]) == before + WRITERS - 1
 
 
+def verdict(session: SessionRow, name: str) -> VerdictRow:
+    signed = envelope(name.encode())
+    return VerdictRow(verdict_id=name, session_id=session.id, envelope=signed, issued_at=NOW)
+
+
 def test_verdicts_of_many_servers_are_all_registered(stores: list[Store]) -> None:
     session = open_session(stores[0], "session")
     before = check_registry(stores[0])
 
     def decide(number: int, store: Store) -> None:
         names = [f"{number}-{k}" for k in range(3)]
-        store.add_verdicts(
-            [
-                VerdictRow(
-                    verdict_id=name,
-                    session_id=session.id,
-                    envelope=envelope(name.encode()),
-                    issued_at=NOW,
-                )
-                for name in names
-            ]
-        )
+        store.add_verdicts(session.id, lambda _stored: [verdict(session, name) for name in names])
 
     at_once(stores, decide)
-    assert len(stores[0].verdicts(session.id)) == 3 * WRITERS
+    assert len(stores[0].verdicts(session.id)) == stores[0].count_verdicts(session.id)
+    assert stores[0].count_verdicts(session.id) == 3 * WRITERS
     assert check_registry(stores[0]) == before + 3 * WRITERS
+
+
+def test_verdicts_are_counted_before_others_are_added(stores: list[Store]) -> None:
+    session = open_session(stores[0], "session")
+    other = open_session(stores[0], "other")
+    other_verdict = verdict(other, "of another session")
+    stores[0].add_verdicts(other.id, lambda _stored: [other_verdict])
+    counted: list[int] = []
+
+    def decide(number: int, store: Store) -> None:
+        def make(stored: int) -> list[VerdictRow]:
+            counted.append(stored)
+            return [verdict(session, f"{number}-{k}") for k in range(2)]
+
+        store.add_verdicts(session.id, make)
+
+    at_once(stores, decide)
+    assert sorted(counted) == list(range(0, 2 * WRITERS, 2))
 
 
 def test_no_size_of_the_registry_is_signed_twice(stores: list[Store]) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from hand_built import CONFIG, PURPOSE, HandBuiltAgent, is_problem
 from live import LiveServer
 from safetensors.numpy import save
+from sqlalchemy import insert
 from submitted import (
     CALIBRATION_SIZE,
     MINT,
@@ -30,16 +32,18 @@ from submitted import (
 
 from auditkit.data.manifest import sample_digest
 from auditkit.evidence import canonical, dsse, statements, trust
-from auditkit.evidence.bundle import read_bundle
+from auditkit.evidence.bundle import MAX_VERDICTS, read_bundle
 from auditkit.evidence.derivation import initialisation_seed
 from auditkit.evidence.verify import verify_bundle
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditor_server.access.principals import AUTHORITY, Principal
 from auditor_server.askable_models import askable_models
 from auditor_server.context import Auditor
+from auditor_server.store import VerdictRow
 from schemas import MembershipVerdict, VerificationReport
 
 ASKED, OTHER = noise_image(1), noise_image(2)
+AT_ONCE = 4
 
 
 @pytest.fixture(name="fresh")
@@ -257,6 +261,52 @@ def test_there_is_no_verdict_without_a_model(
     submission.seal(fresh)
     response = ask(live_server, fresh, as_png(ASKED))
     assert is_problem(response, 409, "SessionNotSubmittedError")
+
+
+def test_a_session_has_no_more_verdicts_than_its_bundle_holds(
+    live_server: LiveServer, fresh: HandBuiltAgent, submission: Submission
+) -> None:
+    submission.seal(fresh)
+    assert submission.send(fresh).status_code == 200
+    rate = {"false_positive_rate": 0.1}
+    asked, other = as_png(ASKED), as_png(OTHER)
+    assert ask(live_server, fresh, asked, **rate).status_code == 200
+    fill(live_server, fresh.grant.session_id, MAX_VERDICTS - 1)
+
+    too_many = ask(live_server, fresh, asked, other, **rate)
+    assert is_problem(too_many, 409, "TooManyVerdictsError")
+    assert "at most 1 more" in too_many.json()["detail"]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = list(pool.map(lambda _: ask(live_server, fresh, other, **rate), range(AT_ONCE)))
+    assert sorted(answer.status_code for answer in answers) == [200, *[409] * (AT_ONCE - 1)]
+    nobody_looks_at_it = ask(live_server, fresh, b"no image", **rate)
+    assert is_problem(nobody_looks_at_it, 409, "TooManyVerdictsError")
+    inquiry = live_server.client("compliance-officer").post(
+        "/inquiries",
+        data={**PURPOSE, "model": fresh.grant.session_id, "false_positive_rate": "0.1"},
+        files=[("pictures", ("face.png", asked))],
+    )
+    assert is_problem(inquiry, 409, "TooManyVerdictsError")
+
+
+def fill(server: LiveServer, session_id: str, most: int) -> None:
+    """Repeat the one verdict of a session."""
+    store = server.open_store()
+    (verdict,) = store.verdicts(session_id)
+    with store._write.begin() as transaction:
+        transaction.execute(
+            insert(VerdictRow),
+            [
+                {
+                    "verdict_id": f"{verdict.verdict_id}-{number}",
+                    "session_id": session_id,
+                    "envelope": verdict.envelope,
+                    "issued_at": verdict.issued_at,
+                }
+                for number in range(1, most)
+            ],
+        )
+    store.close()
 
 
 def test_a_model_made_of_foreign_code_is_not_run(

@@ -119,3 +119,8 @@ class MonitorMark(Schema):
         pattern=r"^([0-9a-f]{2})+$", description="roots of the complete subtrees, in hex"
     )
     time_ms: Milliseconds = Field(description="of the last entry; 0: there is none")
+    counts: dict[str, Count] | None = Field(
+        default=None,
+        description="how many entries there are of what a session has a limited number of, by "
+        "`<kind>/<session>`; null: an older monitor did not count",
+    )

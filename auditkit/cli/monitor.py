@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,8 +20,9 @@ from auditkit.client_errors import ClientError
 from auditkit.evidence.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from auditkit.cli.registry_follower import Follower, NewEntry
-    from auditkit.evidence.monitoring import Mark
+    from auditkit.cli.registry_follower import Follower
+    from auditkit.evidence.bundle_comparison import Comparison, ShownSession
+    from auditkit.evidence.monitoring import Mark, NewEntry
 
 DEFAULT_INTERVAL_SECONDS = 60.0
 ALARM_COMMAND_TIMEOUT_SECONDS = 60
@@ -65,6 +67,14 @@ def monitor(
     session: Annotated[
         str | None, typer.Option("--session", help="Print entries of this session only.")
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            help="Check once, compare this evidence bundle with all entries of its session, and "
+            "end. Reads the whole registry.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document for each check.")
     ] = False,
@@ -73,9 +83,11 @@ def monitor(
 
     Checks each head's signatures, that it extends the one before, and every new entry; only then
     it moves its mark. A fork, a rollback, an unknown or revoked key, a changed or back-dated entry
-    ends it with exit code 1, and both signed notes are kept beside the state as evidence.
+    ends it with exit code 1, and both signed notes are kept beside the state as evidence. So does a
+    session with two seals, and a bundle that lacks a document of its session.
 
         auditkit monitor https://audit.example.org --trust-root trust-root.json --state mark.json
+        auditkit monitor URL --trust-root trust-root.json --state mark.json --bundle evidence.bundle
     """
     from auditkit.cli.registry_follower import Follower
     from auditkit.client import AuditorClient
@@ -83,6 +95,7 @@ def monitor(
 
     if not trust_root.is_file():
         raise UsageError(f"there is no trust root at {trust_root}; ask the auditor for it")
+    shown = None if bundle is None else _shown(bundle)
     with AuditorClient(server) as client:
         follower = Follower(client, TrustFile(trust_root), state, most_age)
         while True:
@@ -92,15 +105,39 @@ def monitor(
                 _raise_alarm(follower, error, alarm_command)
                 raise
             except ClientError as error:
-                if once:
+                if once or shown is not None:
                     raise
                 _check_not_silent(follower, error, alarm_command)
             else:
-                shown = [new for new in entries if session in (None, new.entry.session_id)]
-                _print_checked(mark, shown, len(entries), as_json=as_json)
-            if once:
+                wanted = [new for new in entries if session in (None, new.entry.session_id)]
+                _print_checked(mark, wanted, len(entries), as_json=as_json)
+                if shown is not None:
+                    _compare(follower, shown, mark, alarm_command, as_json=as_json)
+            if once or shown is not None:
                 return
             time.sleep(every)
+
+
+def _shown(bundle: Path) -> "ShownSession":
+    from auditkit.evidence.bundle import open_bundle
+    from auditkit.evidence.bundle_comparison import ShownSession
+
+    try:
+        with bundle.open("rb") as file:
+            return ShownSession.of(open_bundle(file))
+    except OSError as error:
+        raise UsageError(f"cannot read the bundle {bundle}: {error.strerror}") from error
+
+
+def _compare(
+    follower: "Follower", shown: "ShownSession", mark: "Mark", command: str | None, *, as_json: bool
+) -> None:
+    try:
+        comparison = follower.compare(shown, mark, datetime.now(UTC))
+    except EvidenceError as error:
+        _raise_alarm(follower, error, command)
+        raise
+    _print_comparison(comparison, as_json=as_json)
 
 
 def _check_not_silent(follower: "Follower", error: ClientError, command: str | None) -> None:
@@ -162,6 +199,17 @@ def _print_checked(
     console.print(
         f"{quoted(checkpoint.origin)}: {checkpoint.size} entries, {count} new, all checked; "
         f"cosigned {cosigned:%Y-%m-%d %H:%M:%S} UTC"
+    )
+
+
+def _print_comparison(comparison: "Comparison", *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(comparison))
+        return
+    verdicts = comparison.verdicts_not_shown
+    console.print(
+        f"{quoted(comparison.session_id)}: {comparison.entries} entries, the bundle shows all"
+        + (f" but {verdicts} verdicts" if verdicts else "")
     )
 
 

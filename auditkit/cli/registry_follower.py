@@ -6,28 +6,20 @@ from datetime import datetime
 from pathlib import Path
 
 from auditkit.client import AuditorClient
+from auditkit.evidence.bundle_comparison import Comparison, ShownSession, compare
 from auditkit.evidence.document_checks import CosignatureThresholdError
 from auditkit.evidence.errors import TrustRootError, UnsignedNoteError
-from auditkit.evidence.monitoring import EntriesWithheldError, Mark, Reading
+from auditkit.evidence.monitoring import EntriesWithheldError, Mark, NewEntry, Reading
 from auditkit.evidence.registry_head import RegistryKeyError, registry_origin
 from auditkit.evidence.trust import read_trust_root
 from auditkit.evidence.trust_history import TrustHistory
 from auditor_server.trust_files import TrustFile, write_durably
-from schemas import RegistryEntry
 
 ENTRIES_PER_REQUEST = 1_000
 # A newer trust root is fetched version by version.
 MOST_TRUST_ROOT_VERSIONS = 1_000
 UNKNOWN_KEYS = (RegistryKeyError, UnsignedNoteError, CosignatureThresholdError, TrustRootError)
 ALARMS_SUFFIX = ".alarms"
-
-
-@dataclass(frozen=True)
-class NewEntry:
-    """An entry that was checked, and where it stands."""
-
-    index: int
-    entry: RegistryEntry
 
 
 @dataclass
@@ -39,7 +31,7 @@ class Follower:
         trust_file: the pinned trust root; newer versions that follow from it are added to it.
         state: where the mark is kept.
         most_age_seconds: how old a head may be; None: any age.
-        found: the head that was fetched last, to be kept as evidence when it raises an alarm.
+        found: the head that was looked at last, to be kept as evidence when it raises an alarm.
     """
 
     client: AuditorClient
@@ -74,22 +66,29 @@ class Follower:
         self.found = b""
         mark = self.mark()
         self.found = self.client.registry_checkpoint()
-        history, reading = self._open(mark, now)
-        proof: Sequence[bytes] = ()
-        if 0 < reading.start < reading.end:
-            found = self.client.consistency_proof(reading.start, reading.end)
-            proof = [bytes.fromhex(node) for node in found.proof]
-        reading.prove(proof)
-        entries = [
-            NewEntry(index, reading.read(leaf))
-            for index, leaf in enumerate(self._leaves(reading.start, reading.end), reading.start)
-        ]
-        if reading.unknown_trust_roots(history):
-            history = self._updated(history, now)
-        checked = reading.finish(history)
+        checked, entries = self._read(mark, self.found, now, self.most_age_seconds)
         if mark is None or checked.head.cosigned_at >= mark.head.cosigned_at:
             write_durably(self.state, checked.to_bytes())
         return checked, entries
+
+    def compare(self, shown: ShownSession, mark: Mark, now: datetime) -> Comparison:
+        """Compare a bundle with the registry, which is read once more from its first entry on.
+
+        Args:
+            shown: what the bundle shows.
+            mark: that `follow` has returned.
+            now: the monitor's own time.
+
+        Raises:
+            BundleIncompleteError, NotRegisteredError: the two differ.
+            EvidenceError: the bundle is not of this registry, or the registry does not hold.
+            ClientError: the server cannot be reached, or answers something else.
+            OSError: the trust root cannot be read or written.
+        """
+        self.found = shown.checkpoint
+        at_bundle, before = self._read(None, shown.checkpoint, now)
+        _, since = self._read(at_bundle, mark.note, now)
+        return compare(shown, at_bundle.head.checkpoint.size, [*before, *since])
 
     def keep_evidence(self, error: Exception, now: datetime) -> Path:
         """Keep what raised an alarm: the head that was checked before, and the one found now.
@@ -110,15 +109,32 @@ class Follower:
             write_durably(folder / "mark.json", self.state.read_bytes())
         return folder
 
-    def _open(self, mark: Mark | None, now: datetime) -> tuple[TrustHistory, Reading]:
+    def _read(
+        self, mark: Mark | None, note: bytes, now: datetime, most_age: float | None = None
+    ) -> tuple[Mark, list[NewEntry]]:
+        """Check a head in full; return it as a mark, and the entries that come after `mark`."""
+        history, reading = self._open(mark, note, now, most_age)
+        proof: Sequence[bytes] = ()
+        if 0 < reading.marked < reading.end:
+            found = self.client.consistency_proof(reading.marked, reading.end)
+            proof = [bytes.fromhex(node) for node in found.proof]
+        reading.prove(proof)
+        read = [reading.read(leaf) for leaf in self._leaves(reading.start, reading.end)]
+        if reading.unknown_trust_roots(history):
+            history = self._updated(history, now)
+        return reading.finish(history), [new for new in read if new.index >= reading.marked]
+
+    def _open(
+        self, mark: Mark | None, note: bytes, now: datetime, most_age: float | None
+    ) -> tuple[TrustHistory, Reading]:
         history = self.trust_file.read()
         try:
-            return history, Reading(mark, self.found, history, now, self.most_age_seconds)
+            return history, Reading(mark, note, history, now, most_age)
         except UNKNOWN_KEYS:
             updated = self._updated(history, now)
             if updated == history:
                 raise
-            return updated, Reading(mark, self.found, updated, now, self.most_age_seconds)
+            return updated, Reading(mark, note, updated, now, most_age)
 
     def _updated(self, history: TrustHistory, now: datetime) -> TrustHistory:
         """Return the history with every version that the server has; verified, and kept."""

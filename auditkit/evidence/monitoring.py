@@ -6,7 +6,8 @@ every new entry, computes the root itself, and only then moves its mark. Pure: w
 what is stored, is the caller's.
 """
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,11 +18,17 @@ from auditkit.evidence.errors import CanonicalFormError, EvidenceError
 from auditkit.evidence.registry_head import RegistryError, RegistryHead, open_head
 from auditkit.evidence.trust_history import TrustHistory
 from schemas import RegistryEntry
-from schemas.registry import MonitorMark
+from schemas.registry import EntryKind, MonitorMark
 
 MILLISECONDS = 1000
 MOST_CLOCK_SKEW_SECONDS = 300
 """How far a head may be dated ahead of the monitor's own clock."""
+
+ONCE: frozenset[EntryKind] = frozenset({"grant", "seal", "submission"})
+"""Documents of which a session has one at most."""
+
+COUNTED: frozenset[EntryKind] = ONCE | {"draw", "replay"}
+"""Documents whose number a monitor keeps: a draw has one result at most."""
 
 
 class MarkError(RegistryError):
@@ -48,6 +55,10 @@ class EntryTimeError(RegistryError):
     """An entry was dated back, or ahead of the head that it is under."""
 
 
+class SurplusEntryError(RegistryError):
+    """A session has more documents of a kind than it can have."""
+
+
 class EntriesWithheldError(RegistryError):
     """The registry does not hand out entries that it has signed for."""
 
@@ -61,6 +72,14 @@ class StaleHeadError(RegistryError):
 
 
 @dataclass(frozen=True)
+class NewEntry:
+    """An entry that was checked, and where it stands."""
+
+    index: int
+    entry: RegistryEntry
+
+
+@dataclass(frozen=True)
 class Mark:
     """Everything up to here was checked.
 
@@ -69,12 +88,15 @@ class Mark:
         head: what it says.
         frontier: of the tree of all entries up to here, computed from the entries themselves.
         time_ms: of the last entry; 0: there is none.
+        counts: how many entries of the `COUNTED` kinds each session has; None: the mark is of an
+            older monitor, which did not count.
     """
 
     note: bytes
     head: RegistryHead
     frontier: merkle.Frontier
     time_ms: int
+    counts: Mapping[str, int] | None
 
     def to_bytes(self) -> bytes:
         """Return the mark as it is kept (RFC 8785 JSON)."""
@@ -84,6 +106,7 @@ class Mark:
                 cosigned_at=self.head.cosigned_at,
                 frontier=self.frontier.to_bytes().hex(),
                 time_ms=self.time_ms,
+                counts=None if self.counts is None else dict(self.counts),
             )
         )
 
@@ -115,16 +138,19 @@ class Mark:
             )
         if (frontier.size, frontier.root()) != (checkpoint.size, checkpoint.root):
             raise MarkError("the mark's tree is not the one of its own checkpoint; restore it")
-        return cls(note, RegistryHead(checkpoint, kept.cosigned_at), frontier, kept.time_ms)
+        head = RegistryHead(checkpoint, kept.cosigned_at)
+        return cls(note, head, frontier, kept.time_ms, kept.counts)
 
 
 class Reading:
     """One head on its way from the registry to the mark.
 
     reading = Reading(mark, note, history, now)
-    reading.prove(consistency proof from reading.start to reading.end)
+    reading.prove(consistency proof from reading.marked to reading.end)
     for leaf in leaves(reading.start, reading.end): reading.read(leaf)
     mark = reading.finish(history)
+
+    Reading starts where the mark is, or at entry 0 when the mark has no counts to go on from.
     """
 
     def __init__(
@@ -158,10 +184,16 @@ class Reading:
         self.head = head
         self._mark = mark
         self._note = note
-        self._frontier = merkle.Frontier() if mark is None else mark.frontier.copy()
-        self._time_ms = 0 if mark is None else mark.time_ms
+        self._checked = merkle.Frontier() if mark is None else mark.frontier
         self._trust_roots: set[str] = set()
+        if mark is None or mark.counts is None:
+            self._frontier, self._time_ms = merkle.Frontier(), 0
+            self._counts = Counter[str]()
+        else:
+            self._frontier, self._time_ms = mark.frontier.copy(), mark.time_ms
+            self._counts = Counter(mark.counts)
         self.start = self._frontier.size
+        self.marked = self._checked.size
         self.end = head.checkpoint.size
 
     def prove(self, proof: Sequence[bytes]) -> None:
@@ -170,23 +202,27 @@ class Reading:
         Raises:
             RegistryForkError: it does not, or the proof is none.
         """
-        check_consistent(self._frontier, self.head, proof)
+        check_consistent(self._checked, self.head, proof)
 
-    def read(self, leaf: bytes) -> RegistryEntry:
+    def read(self, leaf: bytes) -> NewEntry:
         """Check the next entry and return it.
 
         Raises:
             RegistryEntryError: not an entry.
             EntryTimeError: dated back, or ahead of the head.
+            SurplusEntryError: its session cannot have another one of its kind.
         """
         index = self._frontier.size
         entry = check_form(index, leaf)
-        check_time(index, entry, self._earliest_ms(), self.head)
+        check_time(index, entry, self._earliest_ms(index), self.head)
+        check_count(index, entry, self._counts)
         self._time_ms = entry.time_ms
+        if entry.kind in COUNTED:
+            self._counts[_counted_as(entry.kind, entry)] += 1
         if entry.kind == "trust-root":
             self._trust_roots.add(entry.digest)
         self._frontier.append(merkle.leaf_hash(leaf))
-        return entry
+        return NewEntry(index, entry)
 
     def unknown_trust_roots(self, history: TrustHistory) -> set[str]:
         """Return the digests of registered versions of the trust root that are not at hand."""
@@ -206,10 +242,10 @@ class Reading:
         check_root(self._frontier, self.head)
         check_trust_roots(self.unknown_trust_roots(history))
         open_head(self._note, history)
-        return Mark(self._note, self.head, self._frontier, self._time_ms)
+        return Mark(self._note, self.head, self._frontier, self._time_ms, dict(self._counts))
 
-    def _earliest_ms(self) -> int:
-        if self._mark is None:
+    def _earliest_ms(self, index: int) -> int:
+        if self._mark is None or index < self.marked:
             return self._time_ms
         # What comes after a head was registered after that head was cosigned.
         return max(self._time_ms, self._mark.head.cosigned_at * MILLISECONDS)
@@ -319,6 +355,32 @@ def check_time(index: int, entry: RegistryEntry, earliest_ms: int, head: Registr
         )
 
 
+def check_count(index: int, entry: RegistryEntry, counts: Mapping[str, int]) -> None:
+    """Check that a session can have another document of this kind.
+
+    Otherwise two bundles could hold, each with a seal of its own, or with a result of its own of
+    the same draw, and each with entries of this one registry.
+
+    Args:
+        index: of the entry.
+        entry: that follows on those that were counted.
+        counts: how many entries of the `COUNTED` kinds each session has.
+
+    Raises:
+        SurplusEntryError: it cannot.
+    """
+    if entry.kind not in ONCE | {"replay"}:
+        return
+    most = counts.get(_counted_as("draw", entry), 0) if entry.kind == "replay" else 1
+    found = counts.get(_counted_as(entry.kind, entry), 0) + 1
+    if found > most:
+        raise SurplusEntryError(
+            f"entry {index} is {entry.kind} number {found} of session {entry.session_id}, which "
+            f"can have {most} only (a replay needs a draw of its own): different people may be "
+            "shown different ones. Keep the head and the entries and confront the auditor with them"
+        )
+
+
 def check_trust_roots(unknown: Collection[str]) -> None:
     """Check that every registered version of the trust root is at hand.
 
@@ -346,3 +408,7 @@ def check_root(frontier: merkle.Frontier, head: RegistryHead) -> None:
             f"signed were {head.checkpoint.size} with root {head.checkpoint.root.hex()}: an entry "
             "was exchanged or left out. Keep the head and the entries"
         )
+
+
+def _counted_as(kind: EntryKind, entry: RegistryEntry) -> str:
+    return f"{kind}/{entry.session_id}"

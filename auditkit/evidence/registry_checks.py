@@ -106,6 +106,11 @@ def sealed_checkpoint(bundle: Bundle) -> notes.Checkpoint:
     return notes.parse_checkpoint(notes.parse(last[0]).text)
 
 
+def entry_identity(entry: RegistryEntry) -> tuple[str, str | None, str]:
+    """Return what tells the document of an entry from all others."""
+    return (entry.kind, entry.session_id, entry.digest)
+
+
 def registered(documents: Documents, seal: SealRecord | None) -> Result:
     """Every document of the bundle is an entry under a head that the registry role signed.
 
@@ -127,7 +132,7 @@ def registered(documents: Documents, seal: SealRecord | None) -> Result:
     _check_proofs(excerpt, head.checkpoint)
     _check_entry_times(excerpt, head)
     expected = registered_documents(bundle, seal)
-    entries = {_identity(found.entry): found for found in excerpt}
+    entries = {entry_identity(found.entry): found for found in excerpt}
     late = [
         document.kind
         for document in expected
@@ -305,7 +310,3 @@ def _delay_ms(document: RegisteredDocument, entry: RegistryEntry) -> int:
     if document.dated is None:
         return 0
     return entry.time_ms - int(document.dated.timestamp() * MILLISECONDS)
-
-
-def _identity(entry: RegistryEntry) -> tuple[str, str | None, str]:
-    return (entry.kind, entry.session_id, entry.digest)

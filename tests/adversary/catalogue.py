@@ -12,6 +12,7 @@ import attacks
 import test_attacks
 import test_custody_attacks
 import test_forged_training
+import test_left_out
 import test_registry_attacks
 import test_replay_attacks
 import test_server_rules
@@ -195,6 +196,10 @@ def _registry_rows() -> Iterator[Row]:
         test = test_registry_attacks.test_the_monitor_raises_an_alarm
         error = shown.error.__name__
         yield _row(shown.name, "the monitor", error, AssuranceLevel.L1, "monitor", test)
+    for left_out in test_left_out.ATTACKS:
+        test = test_left_out.test_only_the_comparison_with_the_registry_catches
+        by, error = "the monitor, given the bundle", left_out.error.__name__
+        yield _row(left_out.name, by, error, left_out.level, "monitor", test)
 
 
 def _replay_rows() -> Iterator[Row]:

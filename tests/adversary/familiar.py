@@ -62,6 +62,8 @@ FAMILIAR = (
         "The auditor shows different people different logs",
         (
             "a second view",
+            "a session is sealed twice, for two bundles",
+            "a bundle is of a registry that nobody else is shown",
             "of two histories each is shown to half of the witnesses",
             "witnesses are shown a second history of the same size",
             "a second log ends with the same seal",
@@ -197,7 +199,12 @@ FAMILIAR = (
             "a failed replay is followed by one that holds",
             "a failed replay is kept out of the bundle",
             "a failed replay is to be replaced by a better one",
+            "a draw gets two results, for two bundles",
+            "the last replay, which failed, is taken out of the bundle with its entries",
+            "a bundle from before the failed replay is shown",
         ),
+        "A bundle alone cannot show that its last replays were left out. "
+        "`auditkit monitor --bundle` compares it with the whole registry.",
     ),
     FamiliarAttack(
         "The segments of a replay are chosen, not drawn",

@@ -57,13 +57,20 @@ class RegistryPlot:
 
 def stage_registered(plot: RegistryPlot, session: Evidence | None = None) -> Evidence:
     """Have a session registered; None: an honest one."""
+    return stage_in_registry(plot, session)[0]
+
+
+def stage_in_registry(
+    plot: RegistryPlot, session: Evidence | None = None
+) -> tuple[Evidence, Registry]:
+    """Have a session registered, and return the registry too."""
     staged, report = _honest() if session is None else (session, session.report())
     if plot.summary is not None:
         summary = _summary(staged, report, plot.summary)
         staged = replace(staged, bundle=replace(staged.bundle, verifications=(summary,)))
     registry = Registry()
     time = GRANTED_AT - timedelta(hours=1)
-    registry.grow(plot.others, time)
+    registry.grow(plot.others, time - timedelta(minutes=1))
     indices = []
     documents = list(registered_documents(staged.bundle, seal_of(staged)))
     for document in plot.documents(documents):
@@ -84,7 +91,7 @@ def stage_registered(plot: RegistryPlot, session: Evidence | None = None) -> Evi
         registry=plot.excerpt(registry.excerpt(indices)),
         registry_checkpoint=plot.head(registry, time + timedelta(seconds=2)),
     )
-    return plot.evidence(replace(staged, bundle=bundle))
+    return plot.evidence(replace(staged, bundle=bundle)), registry
 
 
 @cache

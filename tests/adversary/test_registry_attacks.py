@@ -19,6 +19,7 @@ from auditkit.evidence.monitoring import Mark, Reading
 from auditkit.evidence.registry_checks import RegisteredDocument
 from auditkit.evidence.trust_history import TrustHistory
 from schemas import AssuranceLevel, Finding, RegistryExcerpt, VerificationReport
+from schemas.registry import EntryKind
 from tests.evidence.registries import ISSUED, KEYS, Registry, digest_of, trust_root
 
 Documents = list[RegisteredDocument]
@@ -283,7 +284,7 @@ def follow(
     """What a monitor does with what a server shows."""
     reading = Reading(mark, head, HISTORY, now, most_age_seconds)
     end = min(reading.end, len(served.leaves))
-    reading.prove(served.consistency(min(reading.start, end), end))
+    reading.prove(served.consistency(min(reading.marked, end), end))
     for leaf in served.leaves[reading.start : reading.end]:
         reading.read(leaf)
     return reading.finish(HISTORY)
@@ -410,6 +411,21 @@ def secret_trust_root() -> tuple[Registry, bytes]:
     return served, served.head(LATER)
 
 
+def surplus(*kinds: EntryKind) -> Callable[[], tuple[Registry, bytes]]:
+    """One session has these documents; the last one is one too many."""
+
+    def show() -> tuple[Registry, bytes]:
+        served = grown()
+        for number, kind in enumerate(kinds):
+            log = {"log_size": 7, "log_root": digest_of(number)} if kind == "seal" else {}
+            served.add(
+                digest_of(number), FIRST_HEAD + timedelta(minutes=1), kind, "session-2", **log
+            )
+        return served, served.head(LATER)
+
+    return show
+
+
 NOT_CANONICAL = grown().leaves[-1].replace(b":", b": ", 1)
 
 SHOWN_ATTACKS = (
@@ -451,6 +467,15 @@ SHOWN_ATTACKS = (
         malformed(NOT_CANONICAL),
         monitoring.RegistryEntryError,
         ("check_form",),
+    ),
+    *(
+        ShownAttack(name, surplus(*kinds), monitoring.SurplusEntryError, ("check_count",))
+        for name, kinds in (
+            ("a session is granted twice, for two bundles", ("grant", "grant")),
+            ("a session is sealed twice, for two bundles", ("grant", "seal", "seal")),
+            ("two models are submitted for one session", ("seal", "submission", "submission")),
+            ("a draw gets two results, for two bundles", ("draw", "replay", "replay")),
+        )
     ),
     ShownAttack(
         "the registry is no longer kept", unkept, monitoring.StaleHeadError, ("check_age",)

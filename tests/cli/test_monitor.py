@@ -126,6 +126,23 @@ def test_a_real_registry_is_followed(server: RealServer, auditor: Auditor, folde
     assert json.loads(third.stdout)["new"] == 0
 
 
+def test_the_mark_of_an_older_monitor_is_gone_on_from(
+    server: RealServer, auditor: Auditor, folder: Path
+) -> None:
+    register(auditor, "before")
+    assert monitor(server.url, folder).returncode == 0
+    state = folder / "mark.json"
+    kept = json.loads(state.read_bytes())
+    del kept["counts"]
+    state.write_text(json.dumps(kept))
+    register(auditor, "since")
+    done = monitor(server.url, folder, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [entry["digest"] for entry in report["entries"]] == [digest_of("since")]
+    assert mark_in(folder).counts is not None
+
+
 def test_a_monitor_that_is_killed_at_any_moment_has_checked_what_it_marks(
     server: RealServer, auditor: Auditor, folder: Path
 ) -> None:
@@ -297,6 +314,14 @@ def show_malformed_entry(shown: LyingServer) -> None:
     shown.head = shown.registry.head(now())
 
 
+def show_second_seal(shown: LyingServer) -> None:
+    """Each is in the one registry, so each is good for a bundle of its own."""
+    for number in range(2):
+        at, root = now() - timedelta(seconds=60), digest_of(number)
+        shown.registry.add(root, at, "seal", "session-2", log_size=7, log_root=root)
+    shown.head = shown.registry.head(now())
+
+
 @pytest.mark.parametrize(
     ("show", "alarm"),
     [
@@ -306,6 +331,7 @@ def show_malformed_entry(shown: LyingServer) -> None:
         (show_dropped_entry, "EntriesWithheldError"),
         (show_back_dated_entry, "EntryTimeError"),
         (show_malformed_entry, "RegistryEntryError"),
+        (show_second_seal, "SurplusEntryError"),
     ],
 )
 def test_a_lie_raises_an_alarm_and_moves_no_mark(

@@ -1,5 +1,6 @@
 """Heads of a registry are judged by the keys of their time; marks and entries by their form."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,13 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from auditkit.evidence import canonical, merkle, notes
+from auditkit.evidence import canonical, merkle, monitoring, notes
 from auditkit.evidence.errors import EvidenceError, TrustRoleMissingError
-from auditkit.evidence.monitoring import Mark, MarkError, Reading, RegistryEntryError, check_form
+from auditkit.evidence.monitoring import (
+    EntryTimeError,
+    Mark,
+    MarkError,
+    Reading,
+    RegistryEntryError,
+    RegistryForkError,
+    RegistryRollbackError,
+    SurplusEntryError,
+    check_form,
+)
 from auditkit.evidence.registry_head import RegistryKeyError, RegistryOriginError, open_head
 from auditkit.evidence.trust import sign_trust_root
 from auditkit.evidence.trust_history import TrustHistory
 from schemas import RegistryEntry, Role, TrustRoot
+from schemas.registry import EntryKind
 from tests.evidence.registries import (
     ISSUED,
     KEYS,
@@ -177,3 +189,108 @@ def test_an_entry_has_one_form() -> None:
     spaced = leaf.replace(b",", b", ", 1)
     with pytest.raises(RegistryEntryError, match="RFC 8785"):
         check_form(0, spaced)
+
+
+# What a session can have once
+
+
+def add(made: Registry, *kinds: EntryKind, session: str = "session-2") -> Registry:
+    """Register documents of these kinds, each a minute after what is there."""
+    for kind in kinds:
+        number = len(made.leaves)
+        log = {"log_size": 7, "log_root": digest_of(number)} if kind == "seal" else {}
+        at = ISSUED + timedelta(minutes=number)
+        made.add(digest_of((kind, number)), at, kind, session, **log)
+    return made
+
+
+def follow(made: Registry, mark: Mark | None = None) -> Mark:
+    """Check the registry as it is now, as a monitor with this mark does."""
+    head = made.head(ISSUED + timedelta(minutes=len(made.leaves)))
+    reading = Reading(mark, head, HISTORY, ISSUED + timedelta(days=1))
+    reading.prove(made.consistency(reading.marked, reading.end))
+    for leaf in made.leaves[reading.start :]:
+        reading.read(leaf)
+    return reading.finish(HISTORY)
+
+
+def older(mark: Mark) -> Mark:
+    """The same mark, as monitors kept it that did not count."""
+    fields = json.loads(mark.to_bytes())
+    del fields["counts"]
+    return Mark.from_bytes(json.dumps(fields).encode(), f"{ORIGIN}/registry")
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("grant", "seal", "submission"),
+        ("continuation", "continuation"),
+        ("verification", "verification", "verdict", "verdict"),
+        ("draw", "draw", "replay", "draw", "replay", "replay"),
+    ],
+    ids=" ".join,
+)
+def test_what_a_session_may_have_is_no_alarm(kinds: tuple[EntryKind, ...]) -> None:
+    made = add(add(registry(), *kinds), *kinds, session="session-3")
+    assert follow(made).frontier.size == 5 + 2 * len(kinds)
+
+
+@pytest.mark.parametrize(
+    ("before", "surplus"),
+    [
+        (("grant",), "grant"),
+        (("grant", "seal"), "seal"),
+        (("seal", "submission"), "submission"),
+        (("draw", "replay"), "replay"),
+        (("draw", "draw", "replay", "replay"), "replay"),
+        (("seal",), "replay"),
+    ],
+)
+@pytest.mark.parametrize("marked", [True, False], ids=["after the mark", "without a mark"])
+def test_what_a_session_cannot_have_is_an_alarm(
+    before: tuple[EntryKind, ...], surplus: EntryKind, marked: bool
+) -> None:
+    made = add(registry(), *before)
+    mark = follow(made)
+    kept = Mark.from_bytes(mark.to_bytes(), f"{ORIGIN}/registry")
+    assert kept == mark
+    add(made, surplus)
+    with pytest.raises(SurplusEntryError, match=f"{surplus} number .* session-2"):
+        follow(made, kept if marked else None)
+    assert kept == mark
+
+
+def test_a_mark_of_a_monitor_that_did_not_count_is_read_anew() -> None:
+    made = add(registry(), "grant", "seal")
+    mark = follow(made)
+    assert older(mark).counts is None
+    reading = Reading(older(mark), mark.note, HISTORY, ISSUED + timedelta(days=1))
+    assert (reading.start, reading.marked) == (0, mark.frontier.size)
+    assert follow(made, older(mark)) == mark
+    assert follow(add(made, "submission"), older(mark)) == follow(made, mark)
+
+
+def test_what_a_monitor_that_did_not_count_has_overlooked_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = add(registry(), "grant", "seal", "seal")
+    with monkeypatch.context() as before:
+        before.setattr(monitoring, "check_count", lambda *_: None)
+        mark = older(follow(made))
+    with pytest.raises(SurplusEntryError, match="seal number 2"):
+        follow(made, mark)
+
+
+def test_a_mark_without_counts_still_holds_the_registry_to_what_was_checked() -> None:
+    made = add(registry(), "grant")
+    mark = older(follow(made))
+    shorter = Registry(leaves=made.leaves[:-1])
+    with pytest.raises(RegistryRollbackError):
+        follow(shorter, mark)
+    forked = add(registry(), "seal", "seal")
+    with pytest.raises(RegistryForkError):
+        follow(forked, mark)
+    made.add(digest_of("old"), ISSUED + timedelta(minutes=5), "verdict", "session-2")
+    with pytest.raises(EntryTimeError):
+        follow(made, mark)

@@ -14,6 +14,7 @@ from example_documents import EXAMPLES
 from auditkit.data.errors import DataError
 from auditkit.evidence import (
     bundle,
+    bundle_comparison,
     canonical,
     containment,
     derivation,
@@ -197,6 +198,7 @@ def test_errors_named_in_the_document_exist() -> None:
 
 def test_every_alarm_of_a_monitor_is_documented() -> None:
     alarms = classes_below(monitoring.RegistryError)
+    assert bundle_comparison.BundleIncompleteError in alarms
     assert not {error.__name__ for error in alarms if f"`{error.__name__}`" not in TEXT}
 
 

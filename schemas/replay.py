@@ -9,6 +9,7 @@ from schemas.records import ExecutionMode
 from schemas.session import Environment
 
 MOST_DRAWN_SEGMENTS = 2_000  # of each kind; keeps a result within the size of a signed envelope
+MOST_SEGMENTS_OF_A_DRAW = 2 * MOST_DRAWN_SEGMENTS + 1  # both kinds, and the last of the training
 
 DrawSeed = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="32 random bytes, hex")]
 Uniform = Annotated[int, Field(ge=1, le=MOST_DRAWN_SEGMENTS)]
@@ -39,7 +40,10 @@ class ReplaySegment(Schema):
 
 
 class DrawRequest(Schema):
-    """Body of `POST /v1/sessions/{session_id}/draws`: how much the auditor wants executed again."""
+    """Body of `POST /v1/sessions/{session_id}/draws`: how much the auditor wants executed again.
+
+    The last segment of the training, which ends in the sealed weights, is in every draw.
+    """
 
     uniform: Uniform = Field(description="segments drawn at random among all")
     largest: Largest = Field(
@@ -70,8 +74,9 @@ class ReplayDraw(Schema):
     most_steps: Annotated[int, Field(ge=1)] | None
     segments: tuple[ReplaySegment, ...] = Field(
         min_length=1,
-        max_length=2 * MOST_DRAWN_SEGMENTS,
-        description="the uniform ones in the order of the draw, then the largest moves",
+        max_length=MOST_SEGMENTS_OF_A_DRAW,
+        description="the uniform ones in the order of the draw, then the last one of the training, "
+        "then the largest moves; none twice",
     )
     drawn_at: AwareDatetime
 
@@ -129,7 +134,7 @@ class ReplayResult(Schema):
     environment: Environment
     mode: ExecutionMode
     image_digest: Sha256 | None
-    segments: tuple[SegmentResult, ...] = Field(max_length=2 * MOST_DRAWN_SEGMENTS)
+    segments: tuple[SegmentResult, ...] = Field(max_length=MOST_SEGMENTS_OF_A_DRAW)
     initialisation: PartResult
     scores: PartResult
     grade: ReplayGrade
@@ -138,7 +143,10 @@ class ReplayResult(Schema):
 
 
 class EscapeProbability(Schema):
-    """How probable it is that a forgery of this extent lies in no segment that was drawn."""
+    """How probable it is that a forgery of this extent lies in no segment that was drawn.
+
+    One that touches the last segment never escapes, so this is about forgeries that leave it alone.
+    """
 
     extent: Fraction = Field(description="share of what `of` names")
     of: Literal["segments", "steps"]

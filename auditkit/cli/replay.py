@@ -66,9 +66,10 @@ def draw(
 ) -> None:
     """Draw segments of a sealed training, to be executed again.
 
-    Each draw is signed, numbered and kept by the server, and goes into every
-    bundle: nobody can draw until the segments suit. Hand the file to the
-    developer, who opens these segments with [cyan]auditkit disclose[/cyan].
+    The last segment, which ends in the sealed weights, is in every draw. Each
+    draw is signed, numbered and kept by the server, and goes into every bundle:
+    nobody can draw until the segments suit. Hand the file to the developer, who
+    opens these segments with [cyan]auditkit disclose[/cyan].
 
         auditkit draw SESSION --uniform 10 --largest 2 --output draw.json
     """

@@ -3,8 +3,8 @@
 A training is cut into segments by the states that its log commits to: each segment goes from one
 committed state to the next, so it can be executed again by whoever is given its first state and its
 samples, and the end of one is the start of the next. After the seal the auditor draws segments with
-fresh randomness. This module is that draw, as a pure function that anybody can repeat, and the
-probability that a forgery escapes it.
+fresh randomness, and always takes the last one. This module is that draw, as a pure function that
+anybody can repeat, and the probability that a forgery escapes it.
 
 Taking the largest weight moves too follows Jia et al., "Proof-of-Learning: Definitions and
 Practice" (IEEE S&P 2021), section V; drawing at random is what gives a probability.
@@ -240,29 +240,32 @@ def draw(
 
     First `uniform` different ones, each set of that size with the same probability: the first of
     the permutation that the seed gives (HKDF-SHA256 with the label `DRAW_LABEL`, then the stable
-    order of one 64-bit word per segment, as `derivation.permutation` does). Then the `largest`
-    segments, of those not yet drawn, over which the weights moved furthest, the furthest first and
-    of equal ones the earlier first; segments of unknown move come in no such list.
+    order of one 64-bit word per segment, as `derivation.permutation` does). Then the last segment
+    of the training, unless it is among them: nothing else shows that the sealed weights are those
+    that the training led to. Then the `largest` segments, of those not yet drawn, over which the
+    weights moved furthest, the furthest first and of equal ones the earlier first; segments of
+    unknown move come in no such list.
 
     Args:
         seed: 32 fresh random bytes.
-        segments: all of a training's.
+        segments: all of a training's, at least one.
         moves: L2 distance of the weights over each segment; None where the log does not say.
         uniform: how many to draw at random; all if there are fewer.
         largest: how many more to take by their move.
 
     Returns:
-        The uniform ones in the order of the draw, then the ones with the largest moves.
+        The uniform ones in the order of the draw, then the last one, then the ones with the largest
+        moves; none twice.
     """
-    chosen = permutation(seed, DRAW_LABEL, len(segments))[:uniform].tolist()
-    drawn = set(chosen)
+    at_random = permutation(seed, DRAW_LABEL, len(segments))[:uniform].tolist()
+    drawn = dict.fromkeys([*at_random, len(segments) - 1])
     rest = [
         (-move, index)
         for index, move in enumerate(moves)
         if move is not None and index not in drawn
     ]
-    chosen += [index for _, index in sorted(rest)[:largest]]
-    return tuple(segments[index] for index in chosen)
+    by_move = [index for _, index in sorted(rest)[:largest]]
+    return tuple(segments[index] for index in (*drawn, *by_move))
 
 
 def make_draw(
@@ -368,6 +371,7 @@ def detection(
     """Return how probable it is that forgeries of several extents lie in no drawn segment.
 
     Only what was drawn at random counts. Draws are independent, so their probabilities multiply.
+    The forgeries are such as leave the last segment alone: one that touches it never escapes.
 
     Args:
         segments: all of the training's.

@@ -56,7 +56,7 @@ class DrawMissingError(EvidenceError):
 
 
 class DrawMismatchError(EvidenceError):
-    """A draw is about another log, or its segments are not those that its seed gives."""
+    """A draw is about another log, or names other segments than seed and log give."""
 
 
 class DrawTooEarlyError(EvidenceError):
@@ -246,7 +246,7 @@ def check_draw(log: SealedLog, found: ReplayDraw, number: int) -> None:
 
     Raises:
         DrawMissingError: it has another number.
-        DrawMismatchError: it is about another log, or its seed gives other segments.
+        DrawMismatchError: it is about another log, or `draw` gives other segments for its seed.
         DrawTooEarlyError: it was made before the auditor had cosigned the sealed log.
     """
     if found.number != number:
@@ -279,8 +279,8 @@ def check_draw(log: SealedLog, found: ReplayDraw, number: int) -> None:
     )
     if found.segments != segments:
         raise DrawMismatchError(
-            f"draw {found.draw_id} names {len(found.segments)} segments that its seed does not "
-            "give: they were chosen"
+            f"draw {found.draw_id} names {len(found.segments)} segments, not those that its seed "
+            "and the log give: they were chosen"
         )
 
 

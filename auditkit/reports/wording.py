@@ -295,7 +295,8 @@ def proven(report: ReportInput) -> list[Statement]:
         statements.append(
             Statement(
                 "The training can be repeated.",
-                "Random pieces were run again and led to the weights that were logged"
+                "Random pieces, and the last one, were run again and led to the weights that were "
+                "logged"
                 f"{_up_to_noise(report)}. {replay_strength(report)}".rstrip(),
             )
         )

@@ -107,9 +107,11 @@ FAMILIAR = (
             "M+ is fine-tuned after sealing",
             "M is fine-tuned after the last state",
             "another model than the sealed one is handed in",
+            "after an honest training the final weights are exchanged for another model's",
         ),
-        "What the developer runs in production is for the auditor to compare: the seal fixes the "
-        "audited weights, not those in use.",
+        "A model that is exchanged earlier, and trained on from there, is found if that segment is "
+        "drawn. What the developer runs in production is for the auditor to compare: the seal "
+        "fixes the audited weights, not those in use.",
     ),
     FamiliarAttack(
         "Another image is used, or a modified one",

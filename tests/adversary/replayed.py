@@ -17,6 +17,7 @@ from schemas import (
     Record,
     ReplayDraw,
     ReplayResult,
+    ReplaySegment,
     SegmentResult,
     SessionRequest,
     StateRecord,
@@ -26,9 +27,9 @@ from schemas.base import Schema
 from tests.evidence.contained import contained_run
 
 STATES_EVERY = 2
-SEED = bytes.fromhex(digest_of("drawn after the seal"))
+SEED = bytes.fromhex(digest_of("32 fresh bytes"))
 ASKED = DrawRequest(uniform=2, largest=1)
-SegmentEdit = Callable[[SegmentResult], SegmentResult]
+Segments = tuple[ReplaySegment, ...]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class ReplayPlot:
 
     Attributes:
         draw: changes to the draw.
+        chosen: edits which segments it names.
         draw_key: who signs it.
         first: changes to what the result says of the first drawn segment.
         segments: edits what the result says of all of them.
@@ -46,6 +48,7 @@ class ReplayPlot:
     """
 
     draw: Changes = field(default_factory=dict)
+    chosen: Callable[[Segments], Segments] = lambda all_: all_
     draw_key: SigningKey = ROLE_KEYS["replay"]
     first: Changes = field(default_factory=dict)
     segments: Callable[[tuple[SegmentResult, ...]], tuple[SegmentResult, ...]] = lambda all_: all_
@@ -125,7 +128,7 @@ def _replay(log: SealedLog, request: SessionRequest, number: int, plot: ReplayPl
     honest = make_draw(
         log, ASKED, seed=SEED, draw_id=f"{SESSION}-{number}", number=number, now=drawn_at
     )
-    drawn = honest.model_copy(update=plot.draw)
+    drawn = honest.model_copy(update={"segments": plot.chosen(honest.segments), **plot.draw})
     draw_envelope = signed(statements.REPLAY_DRAW_PREDICATE, drawn, plot.draw_key)
     if plot.result is None:
         return Replay(draw_envelope.to_bytes())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from auditkit.evidence.log_checks import (
@@ -27,12 +27,13 @@ from auditkit.evidence.log_checks import (
     ScheduleCheck,
     StatesCheck,
 )
-from auditkit.evidence.replay_checks import SegmentDiffersError, judge
+from auditkit.evidence.replay import draw
+from auditkit.evidence.replay_checks import OpenDraw, SegmentDiffersError, judge
 from auditkit.mint.enhanced import EnhancedAuditedModel
 from auditkit.mint.objective import Losses
 from developer_agent.loop_interface import RunInterface
 from developer_agent.supervision import Batch
-from schemas import AnyRecord, SealRecord, parse_record
+from schemas import AnyRecord, ReplayResult, ReplaySegment, SealRecord, parse_record
 from tests.agent.replay_world import (
     STEPS_PER_EPOCH,
     InProcess,
@@ -43,8 +44,14 @@ from tests.agent.replay_world import (
 )
 
 EPOCHS = 1
+STATES_EVERY = 2
 SEED = 3
 Step = Callable[[EnhancedAuditedModel, RunInterface, Batch], Losses]
+After = Callable[[EnhancedAuditedModel, Batch], None]
+
+
+def nothing(_model: EnhancedAuditedModel, _batch: Batch) -> None:
+    """Leave the model as the step has made it."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +61,12 @@ class Forger:
     Attributes:
         name: what the attacker does.
         step: does, or pretends to do, the work of one step; called with the optimiser at hand.
+        after: what becomes of the model once that work is done, before its state is committed.
     """
 
     name: str
     step: Step
+    after: After = nothing
 
 
 def honestly(_model: EnhancedAuditedModel, run: RunInterface, batch: Batch) -> Losses:
@@ -108,13 +117,29 @@ def untold(_model: EnhancedAuditedModel, run: RunInterface, batch: Batch) -> Los
 def with_another_t(model: EnhancedAuditedModel, run: RunInterface, batch: Batch) -> Losses:
     """Put an untrained T in the place of the trained one, half way."""
     if batch.plan.step == STEPS_PER_EPOCH // 2 + 1:
-        generator = torch.Generator().manual_seed(SEED)
-        with torch.no_grad():
-            for parameter in model.mint.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) / 10)
+        replace_weights(model.mint)
     return as_if_it_learned(run.supervision.losses(batch).total, batch.plan.step)
 
 
+def another_model_at_the_end(model: EnhancedAuditedModel, batch: Batch) -> None:
+    """Put another M+ in the place of the trained one, so that it is scored and sealed."""
+    if batch.plan.step == EPOCHS * STEPS_PER_EPOCH:
+        replace_weights(model)
+
+
+def replace_weights(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(SEED)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 10)
+
+
+HONEST = Forger("nothing", honestly)
+EXCHANGED = Forger(
+    "after an honest training the final weights are exchanged for another model's",
+    honestly,
+    another_model_at_the_end,
+)
 FORGERS = (
     Forger("a log is made up, and nothing is trained", without_training),
     Forger(
@@ -124,24 +149,26 @@ FORGERS = (
     Forger("T is told of members that they are strangers", members_as_strangers),
     Forger("a member is shown twice, and another one not at all", untold),
     Forger("T is replaced by an untrained one between two states", with_another_t),
+    EXCHANGED,
 )
 
 
-def trained_by(path: Path, step: Step) -> Trained:
+def trained_by(path: Path, developer: Forger) -> Trained:
     def loop(run: RunInterface) -> None:
         supervision = run.supervision
         model = supervision.enhance()
         optimiser = supervision.optimiser()
         for batch in supervision.batches():
-            losses = step(model, run, batch)
+            losses = developer.step(model, run, batch)
             optimiser.zero_grad(set_to_none=True)
             losses.total.backward()
             optimiser.step()
+            developer.after(model, batch)
             supervision.step(batch, losses)
         supervision.seal()
 
     torch.manual_seed(SEED)
-    return train(path, config(epochs=EPOCHS), loop)
+    return train(path, config(epochs=EPOCHS, state_interval=STATES_EVERY), loop)
 
 
 def records_of(trained: Trained) -> list[AnyRecord]:
@@ -177,7 +204,7 @@ def check_log(trained: Trained) -> None:
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return trained_by(tmp_path_factory.mktemp("honest") / "run", honestly)
+    return trained_by(tmp_path_factory.mktemp("honest") / "run", HONEST)
 
 
 def test_an_honest_loop_gives_the_same_again(honest: Trained, tmp_path: Path) -> None:
@@ -190,7 +217,7 @@ def test_an_honest_loop_gives_the_same_again(honest: Trained, tmp_path: Path) ->
 
 @pytest.mark.parametrize("forger", FORGERS, ids=lambda forger: forger.name)
 def test_only_executing_it_again_finds_a_forged_training(forger: Forger, tmp_path: Path) -> None:
-    forged = trained_by(tmp_path / "run", forger.step)
+    forged = trained_by(tmp_path / "run", forger)
     check_log(forged)
     seal = records_of(forged)[-1]
     assert isinstance(seal, SealRecord)
@@ -201,3 +228,34 @@ def test_only_executing_it_again_finds_a_forged_training(forger: Forger, tmp_pat
     assert "differs" in outcomes(result)
     with pytest.raises(SegmentDiffersError):
         judge(forged.log, result)
+
+
+def test_final_weights_that_were_exchanged_are_found_by_the_last_segment_alone(
+    tmp_path: Path,
+) -> None:
+    forged = trained_by(tmp_path / "run", EXCHANGED)
+    check_log(forged)
+    *earlier, last = forged.log.segments
+    spared = replayed(forged, forged.draw_these(earlier), tmp_path / "earlier")
+    assert set(outcomes(spared)) == {"exact"}
+    judge(forged.log, spared)
+
+    # Chance alone would have spared it.
+    drawn = forged.draw(uniform=1, seed=seed_that_spares(last, forged))
+    result = replayed(forged, drawn, tmp_path / "drawn")
+    assert [one.segment for one in result.segments if one.outcome == "differs"] == [last]
+    with pytest.raises(SegmentDiffersError):
+        judge(forged.log, result)
+
+
+def replayed(trained: Trained, drawn: OpenDraw, packages: Path) -> ReplayResult:
+    return trained.replay(drawn, trained.disclose(drawn, packages))
+
+
+def seed_that_spares(segment: ReplaySegment, trained: Trained) -> bytes:
+    """A seed that gives another segment than this one at random."""
+    segments = trained.log.segments
+    seeds = (number.to_bytes(32, "big") for number in range(100))
+    return next(
+        seed for seed in seeds if draw(seed, segments, [None] * len(segments), 1, 0)[0] != segment
+    )

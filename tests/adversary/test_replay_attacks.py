@@ -18,7 +18,7 @@ from forge import (
     stage,
 )
 from registered import RegistryPlot, stage_registered
-from replayed import ReplayPlot, replayed
+from replayed import ReplayPlot, Segments, replayed
 from test_attacks import outcomes, switch_off
 
 from auditkit.evidence.attestation import AttestationError, AttestedRun, attested_run
@@ -54,6 +54,7 @@ NOT_OPENED = ReplayPlot(
     }
 )
 FIRST_SEGMENT = ReplaySegment(first_state_step=0, last_state_step=2)
+LAST_SEGMENT = ReplaySegment(first_state_step=10, last_state_step=12)
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,12 @@ def rest(found: tuple[SegmentResult, ...]) -> tuple[SegmentResult, ...]:
     return found[1:]
 
 
-def easy(plot: ReplayPlot) -> ReplayPlot:
-    return replace(plot, draw={**plot.draw, "segments": (FIRST_SEGMENT,) * 3})
+def easy(drawn: Segments) -> Segments:
+    return (FIRST_SEGMENT,) * len(drawn)
+
+
+def without_the_last(drawn: Segments) -> Segments:
+    return tuple(segment for segment in drawn if segment != LAST_SEGMENT)
 
 
 ATTACKS = [
@@ -105,7 +110,12 @@ ATTACKS = [
     ReplayAttack(
         "the drawn segments are chosen, whatever the seed says",
         "DrawMismatchError",
-        replayed(easy(HONEST)),
+        replayed(ReplayPlot(chosen=easy)),
+    ),
+    ReplayAttack(
+        "the segment that ends in the sealed weights is left out of the draw",
+        "DrawMismatchError",
+        replayed(ReplayPlot(chosen=without_the_last)),
     ),
     ReplayAttack(
         "another seed is named after the segments are known",
@@ -118,7 +128,7 @@ ATTACKS = [
         replayed(ReplayPlot(draw={"uniform": 1})),
     ),
     ReplayAttack(
-        "moves are made up, so that the forged segment is not among the largest",
+        "the log makes up the move of a drawn segment that is executed with the same result",
         "FalseMoveError",
         replayed(ReplayPlot(first={"moved": 7.0})),
     ),
@@ -328,7 +338,7 @@ def test_an_honest_replay_reaches_level_3_and_says_what_it_would_have_found() ->
     assert report.level == AssuranceLevel.L3
     assert report.detection is not None
     assert (report.detection.grade, report.detection.segments) == ("strong", 6)
-    assert (report.detection.uniform, report.detection.executed) == (2, 3)
+    assert (report.detection.uniform, report.detection.executed) == (2, 4)
     one_percent = report.detection.escapes[0]
     assert one_percent.forged_segments == 1  # the fewest that make up 1 % of six
     assert one_percent.escape == pytest.approx(4 / 6)

@@ -153,7 +153,7 @@ def test_a_replay_in_the_same_image_reaches_level_three(own: ContainerWorld) -> 
     done = replay(own, drawn, packages, "--image", str(own.image))
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert [one["outcome"] for one in result["segments"]] == ["exact"] * 3
+    assert {one["outcome"] for one in result["segments"]} == {"exact"}
     assert result["mode"] == "container"
     assert own.engine.client().containers.list(all=True) == []
     code, report = own.verify(own.export("replayed.bundle"))

@@ -53,7 +53,9 @@ def test_a_replayed_training_says_so_wherever_its_evidence_goes(finished: World)
     done = replay(finished, drawn, packages, "--no-container")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert [one["outcome"] for one in result["segments"]] == ["exact"] * 4
+    assert {one["outcome"] for one in result["segments"]} == {"exact"}
+    # The last segment is one of the three that were drawn at random, or comes on top.
+    assert len(result["segments"]) in (4, 5)
     assert result["initialisation"]["outcome"] == result["scores"]["outcome"] == "exact"
     assert result["grade"] == "strong"
     code, report = finished.verify(finished.export("replayed.bundle"))
@@ -65,7 +67,7 @@ def test_a_replayed_training_says_so_wherever_its_evidence_goes(finished: World)
 def test_packages_are_refused_if_a_byte_is_not_as_committed(finished: World) -> None:
     drawn = draw(finished, "--uniform", "1")
     packages = disclose(finished, drawn)
-    (package,) = (finished.folder / packages).glob("*.package")
+    package = next((finished.folder / packages).glob("*.package"))
     data = bytearray(package.read_bytes())
     data[len(data) // 2] ^= 1
     package.write_bytes(data)

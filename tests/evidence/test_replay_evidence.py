@@ -112,7 +112,7 @@ def read(records: Sequence[Record]) -> SealedLogReader:
     return reader
 
 
-KNOWN_DRAW = [120, 0, 70, 60, 130]
+KNOWN_DRAW = [120, 0, 70, 190, 60, 130]
 CHECKPOINT = Checkpoint("audit.example.org/sessions/s", 9, bytes(32))
 
 
@@ -187,7 +187,9 @@ def by_the_book(seed: bytes, count: int) -> list[int]:
 
 def test_the_draw_can_be_repeated_from_the_document() -> None:
     all_ = segments(50)
-    assert draw(SEED, all_, [None] * 50, 7, 0) == tuple(all_[i] for i in by_the_book(SEED, 50)[:7])
+    indices = by_the_book(SEED, 50)[:7]
+    assert 49 not in indices
+    assert draw(SEED, all_, [None] * 50, 7, 0) == tuple(all_[i] for i in (*indices, 49))
 
 
 def test_the_draw_stays_what_it_is() -> None:
@@ -214,19 +216,23 @@ def test_a_draw_never_takes_a_segment_twice(
     found = draw(seed, all_, moves, uniform, largest)
     assert len(set(found)) == len(found)
     assert set(found) <= set(all_)
+    assert all_[-1] in found
     known = dict(zip(all_, moves, strict=True))
-    at_random, by_move = found[:uniform], found[uniform:]
+    at_random, added = found[:uniform], found[uniform:]
     assert len(at_random) == min(uniform, count)
-    left = [known[one] for one in all_ if one not in at_random]
+    always = () if all_[-1] in at_random else all_[-1:]
+    assert added[: len(always)] == always
+    by_move = added[len(always) :]
+    left = [known[one] for one in all_ if one not in (*at_random, *always)]
     measured = [move for move in left if move is not None]
     assert [known[one] for one in by_move] == sorted(measured, reverse=True)[:largest]
 
 
 def test_of_equal_moves_the_earlier_segment_is_taken() -> None:
     all_ = segments(4)
-    found = draw(SEED, all_, [1.0, 2.0, 2.0, 2.0], 1, 2)
-    rest = [one for one in all_[1:] if one != found[0]]
-    assert found[1:] == tuple(rest[:2])
+    found = draw(SEED, all_, [2.0, 2.0, 2.0, 2.0], 1, 1)
+    rest = [one for one in all_ if one not in found[:-1]]
+    assert found[-1] == rest[0]
 
 
 def test_every_pair_of_segments_is_drawn_equally_often() -> None:
@@ -234,7 +240,7 @@ def test_every_pair_of_segments_is_drawn_equally_often() -> None:
     draws = 1_500
     all_ = segments(6)
     pairs = Counter(
-        frozenset(draw(digest.to_bytes(32, "big"), all_, [None] * 6, 2, 0))
+        frozenset(draw(digest.to_bytes(32, "big"), all_, [None] * 6, 2, 0)[:2])
         for digest in range(draws)
     )
     expected = draws / math.comb(6, 2)
@@ -317,10 +323,13 @@ def test_forged_steps_hit_the_segments_that_they_lie_in(steps: int) -> None:
 
 
 def test_simulated_draws_find_a_forgery_as_often_as_predicted() -> None:
-    """One step in 200 forged, states every 20 steps: one segment in ten, and 50 draws of ten."""
+    """One step in 200 forged, states every 20 steps: one segment in ten, and 50 draws of ten.
+
+    The forger counts from the first step, so that the last segment is left alone.
+    """
     draws, uniform = 50, 10
     all_ = segments(100, 20)
-    forged = {one for one in all_ if one.last_state_step % 200 == 0}
+    forged = {one for one in all_ if one.first_state_step % 200 == 0}
     assert len(forged) == segments_hit(all_, 200) == 10
     predicted = 1.0 - escape_probability(len(all_), uniform, len(forged))
     found = sum(
@@ -337,7 +346,7 @@ def test_detection_counts_only_what_was_drawn_at_random() -> None:
         log, DrawRequest(uniform=3, largest=5), seed=SEED, draw_id="d", number=1, now=NOW
     )
     found = detection(log.segments, [drawn, drawn], "strong")
-    assert (found.segments, found.uniform, found.executed) == (10, 6, 3)
+    assert (found.segments, found.uniform, found.executed) == (10, 6, 4)
     tenth = found.escapes[1]
     assert (tenth.extent, tenth.of, tenth.forged_segments) == (0.1, "segments", 1)
     assert tenth.escape == pytest.approx(0.7**2)

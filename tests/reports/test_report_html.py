@@ -180,6 +180,7 @@ def test_error_rates_stand_with_their_intervals_and_sources(session_report):
     assert "calibration record, number 1421" in text
     assert "seal record, number 1422" in text
     assert "auditkit verify evidence.bundle --trust-root trust-root.json" in text
+    assert "--state mark.json --bundle evidence.bundle" in text
 
 
 def test_no_false_alarm_among_few_does_not_make_member_always_right(session_report):

@@ -13,7 +13,9 @@ PACKAGES = ("auditkit", "auditor_server", "containers", "developer_agent", "sche
 EXAMPLES = "examples"
 """In a wheel they lie in the package `auditkit`, in a checkout beside it."""
 
-SUFFIXES = frozenset({".css", ".html", ".js", ".json", ".mako", ".py", ".svg", ".toml", ".txt"})
+SUFFIXES = frozenset(
+    {".css", ".html", ".js", ".json", ".mako", ".py", ".svg", ".toml", ".ttf", ".txt"}
+)
 NAMES = frozenset({"Dockerfile", "py.typed"})
 """What a wheel has; anything else in a checkout is left behind by an editor or a test."""
 

@@ -13,10 +13,11 @@ the strangers are all 10,000 fresh images, with the few dozen near-duplicates of
 Tables are Markdown; percent with exact 95 % intervals.
 
 Settings were chosen on other splits of the same training images, and with the test images in
-sight; every threshold is from the C of the split that is reported. What it printed on 2026-11-21 and 22
-on one core of an AMD EPYC server (AVX512, other programs running) is in results/. Seeds 1 and 2
-gave the same within a point (blind 99.69 and 99.93, shift by 1 px 98.76 and 99.69, accuracy 58.1 of
-58.8 and 56.8 of 57.2, reader without the secret 0.574 and 0.575), and the same digits on both days.
+sight; every threshold is from the C of the split that is reported. What it printed on 2026-11-21
+and 22 on one core of an AMD EPYC server (AVX512, other programs running) is in results/. Seeds 1
+and 2 gave the same within a point (blind 99.69 and 99.93, shift by 1 px 98.76 and 99.69, accuracy
+58.1 of 58.8 and 56.8 of 57.2, reader without the secret 0.574 and 0.575), and the same digits on
+both days.
 Fresh images without near-duplicates are flagged at 0.06, 0.16 and 0.25 % of 0.1 %. Seed 0:
 
     accuracy of M+ 58.6 [57.6, 59.5], of M alone 58.2 [57.2, 59.2]

@@ -11,7 +11,7 @@ from auditor_server.orders import find_order, read_order
 from auditor_server.store import SessionRow
 from auditor_server.submissions import is_void
 from auditor_server.training_images import TrainingImages
-from schemas import AssuranceLevel, SessionRequest
+from schemas import AssuranceLevel, SessionRequest, TrustRoot
 from schemas.training import CUSTOM_PREFIX
 from schemas.wire import SessionState
 
@@ -41,10 +41,10 @@ class AskableModel:
 def askable_models(auditor: Auditor, principal: Principal) -> list[AskableModel]:
     """Return the newest models that the principal may see, newest first."""
     rows = auditor.newest_sessions(principal, SUBMITTED, first=0, most=MOST_OFFERED)
-    ids = [row.id for row in rows]
+    ids, root = [row.id for row in rows], auditor.trust_root()
     levels, dropped = auditor.store.levels(ids), auditor.store.without_weights(ids)
     return [
-        _describe(auditor, principal, row, levels.get(row.id), is_dropped=row.id in dropped)
+        _describe(auditor, principal, row, levels.get(row.id), root, is_dropped=row.id in dropped)
         for row in rows
     ]
 
@@ -60,6 +60,7 @@ def _describe(
     principal: Principal,
     session: SessionRow,
     level: int | None,
+    root: TrustRoot,
     *,
     is_dropped: bool,
 ) -> AskableModel:
@@ -74,14 +75,18 @@ def _describe(
         level=None if level is None else AssuranceLevel(level),
         false_positive_rate=read_order(find_order(auditor, session.order_id)).false_positive_rate,
         codes=config.mint.evidence == "codes",
-        obstacle="dropped" if is_dropped else _obstacle(auditor, principal, session, request),
+        obstacle="dropped" if is_dropped else _obstacle(auditor, principal, session, request, root),
     )
 
 
 def _obstacle(
-    auditor: Auditor, principal: Principal, session: SessionRow, request: SessionRequest
+    auditor: Auditor,
+    principal: Principal,
+    session: SessionRow,
+    request: SessionRequest,
+    root: TrustRoot,
 ) -> Obstacle | None:
-    if is_void(auditor, session):
+    if is_void(auditor, session, root):
         return "void"
     is_custom = request.config.model.architecture.startswith(CUSTOM_PREFIX)
     if is_custom and not TrainingImages(auditor.home.path).has(request.image_digest):

@@ -27,7 +27,7 @@ from auditor_server.session_keys import SessionKeys
 from auditor_server.store import SessionRow, SubmissionRow
 from auditor_server.store.blobs import CHUNK_BYTES
 from auditor_server.weights_file import read_header
-from schemas import CohortName, ModelDescription, SealRecord, parse_record
+from schemas import CohortName, ModelDescription, SealRecord, TrustRoot, parse_record
 
 
 def submit(
@@ -137,37 +137,25 @@ def find_model(auditor: Auditor, session: SessionRow) -> SubmissionRow:
 
     Raises:
         SessionNotSubmittedError: nothing yet.
-        SessionRevokedError: see `check_not_void`.
+        SessionRevokedError: the auditor has revoked a key of the session.
         WeightsDroppedError: its weights are not kept any more.
 
     """
     submission = find_submission(auditor, session)
     _check_kept(submission)
-    check_not_void(auditor, session)
-    return submission
-
-
-def is_void(auditor: Auditor, session: SessionRow) -> bool:
-    """Say whether the auditor has revoked a key of a session."""
-    root = auditor.trust_root()
-    if not root.revoked_session_keys:
-        return False
-    keys = SessionKeys.read(auditor.store, session, read_grant(session.grant)[0])
-    return keys.is_revoked(root)
-
-
-def check_not_void(auditor: Auditor, session: SessionRow) -> None:
-    """Check that what a session has proven still counts.
-
-    Raises:
-        SessionRevokedError: the auditor has revoked a key of it.
-
-    """
-    if is_void(auditor, session):
+    if is_void(auditor, session, auditor.trust_root()):
         raise SessionRevokedError(
             f"the auditor has revoked a key of session {session.id}: its log counts for nothing "
             "any more, and nothing is answered about its model"
         )
+    return submission
+
+
+def is_void(auditor: Auditor, session: SessionRow, root: TrustRoot) -> bool:
+    """Say whether `root`, the one in force, revokes a key of a session."""
+    if not root.revoked_session_keys:
+        return False
+    return SessionKeys.read(auditor.store, session, read_grant(session.grant)[0]).is_revoked(root)
 
 
 def _check_kept(submission: SubmissionRow | None) -> None:

@@ -96,6 +96,7 @@ def monitor(
     if not trust_root.is_file():
         raise UsageError(f"there is no trust root at {trust_root}; ask the auditor for it")
     shown = None if bundle is None else _shown(bundle)
+    once = once or shown is not None
     with AuditorClient(server) as client:
         follower = Follower(client, TrustFile(trust_root), state, most_age)
         while True:
@@ -105,7 +106,7 @@ def monitor(
                 _raise_alarm(follower, error, alarm_command)
                 raise
             except ClientError as error:
-                if once or shown is not None:
+                if once:
                     raise
                 _check_not_silent(follower, error, alarm_command)
             else:
@@ -113,7 +114,7 @@ def monitor(
                 _print_checked(mark, wanted, len(entries), as_json=as_json)
                 if shown is not None:
                     _compare(follower, shown, mark, alarm_command, as_json=as_json)
-            if once or shown is not None:
+            if once:
                 return
             time.sleep(every)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hand_built import HandBuiltAgent
 from live import LiveServer
-from test_replays import answer, ask, bundle_of, drawn, hand_in, log_states
+from test_replays import answer, ask, bundle_of, drawn, hand_in, seal_states
 
 from auditkit.evidence import canonical
 from auditkit.evidence.bundle import Bundle, write_bundle
@@ -25,12 +25,7 @@ NewAgent = Callable[[], HandBuiltAgent]
 
 @pytest.fixture
 def sealed(new_agent: NewAgent) -> HandBuiltAgent:
-    agent = new_agent()
-    agent.log_grant()
-    log_states(agent)
-    agent.log_seal()
-    agent.sent(agent.flush(0))
-    return agent
+    return seal_states(new_agent())
 
 
 @pytest.fixture

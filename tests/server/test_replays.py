@@ -53,15 +53,18 @@ def state_digest(step: int) -> str:
     return canonical.sha256_hex(f"state {step}".encode())
 
 
-@pytest.fixture
-def sealed(new_agent: NewAgent) -> HandBuiltAgent:
-    """A log of six states and a seal, all of it acknowledged."""
-    agent = new_agent()
+def seal_states(agent: HandBuiltAgent) -> HandBuiltAgent:
+    """Write a log of six states and a seal, all of it acknowledged."""
     agent.log_grant()
     log_states(agent)
     agent.log_seal()
     agent.sent(agent.flush(0))
     return agent
+
+
+@pytest.fixture
+def sealed(new_agent: NewAgent) -> HandBuiltAgent:
+    return seal_states(new_agent())
 
 
 def ask(
